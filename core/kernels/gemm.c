@@ -1,0 +1,115 @@
+/* gemm.c - C[m][n] (+)= A[m][k] * B[k][n] (+ bias) (then relu), any strides for A and B.
+ *
+ *     for each pass over k (at most TILE_K_MAX long)
+ *         for each block of rows (all of them, or ROW_BLOCK where A is copied)
+ *             for each panel of columns: all tiles of that panel
+ *
+ * A panel of B (k x 16 on AVX2) stays in the first-level cache while the rows pass by; A comes from the second level, six rows at a time.
+ * Operands are read where they lie unless copying repays itself:
+ *   B is copied to a packed panel if its columns are not contiguous (dX = dY * W^T), at the right edge, and where its rows are so far apart
+ *   that the panel would not stay in the cache, if rows enough will meet it;
+ *   A is copied to strips of six rows, k after k, one stream instead of six (or of one per k where A is transposed, dW = X^T * dY), if
+ *   panels enough will meet it.
+ * None of this touches the order of the sum. */
+#include "tile.h"
+
+#define ROW_BLOCK (24 * TILE_ROWS) /* rows of A copied at a time: with TILE_K_MAX floats each, 180 kB */
+#define GROUP TILE_COLS_MAX        /* columns of B packed at a time: 80 kB; of AVX-512, 160 kB */
+#define NEAR (16 * 1024)           /* bytes that an operand of one tile may be scattered over */
+
+static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
+
+static bool may_copy_a(const bp_gemm *g) { return g->m > TILE_ROWS && g->n >= 8 * TILE_VECS * KLANES; }
+
+static bool copies_a(const bp_gemm *g)
+{
+    const int64_t k = tile_k_pass(g->k), reach = g->a_col == 1 ? TILE_ROWS * k : k * magnitude(g->a_col);
+    return may_copy_a(g) && reach * (int64_t)sizeof(real) > NEAR / 4;
+}
+
+static bool copies_b(const bp_gemm *g)
+{
+    if (g->b_col != 1) return true;
+    return g->m > 3 * TILE_ROWS && tile_k_pass(g->k) * magnitude(g->b_row) * (int64_t)sizeof(real) > NEAR;
+}
+
+/* Enough for every part of the problem, so that a caller may ask once and cut as it likes. */
+size_t K(gemm_scratch)(const bp_gemm *g)
+{
+    const int64_t k = g->k < TILE_K_MAX ? g->k : TILE_K_MAX;
+    const int64_t cols = g->n < TILE_COLS_MAX ? (g->n + KLANES - 1) / KLANES * KLANES : TILE_COLS_MAX;
+    return (size_t)((may_copy_a(g) ? tile_copy_size(ROW_BLOCK, k) : 0) + k * cols) * sizeof(real);
+}
+
+/* Packs the panels that cover cols columns from b on, one after the other. Where the rows of B are contiguous a few of them are finished
+ * for all panels before the next: a row of several cache lines costs little more than one line of it. */
+static void pack_group(const bp_gemm *g, real *dst, const real *b, int64_t k, int64_t cols)
+{
+    const int64_t some = g->b_col == 1 ? 32 : k;
+    for (int64_t p = 0; p < k; p += some) {
+        const int64_t steps = k - p < some ? k - p : some;
+        for (int64_t j = 0; j < cols;) {
+            const int vecs = K(tile_vecs)(g->m, cols - j);
+            const int64_t width = (int64_t)vecs * KLANES;
+            K(tile_pack)
+            (dst + j * k + p * width, vecs, b + p * g->b_row + j * g->b_col, g->b_row, g->b_col, steps,
+             cols - j < width ? cols - j : width);
+            j += width;
+        }
+    }
+}
+
+void K(gemm)(const bp_gemm *g, void *scratch)
+{
+    const bool copy = copies_a(g), pack = copies_b(g);
+    const int64_t pass = tile_k_pass(g->k), row_block = copy ? ROW_BLOCK : g->m;
+    real *const a_copy = (real *)scratch, *const b_copy = a_copy + (copy ? tile_copy_size(ROW_BLOCK, pass) : 0);
+
+    int64_t off[TILE_K_MAX], a_at[ROW_BLOCK];
+    for (int64_t p = 0; p < pass; p++) off[p] = copy ? p * TILE_ROWS : p * g->a_col;
+
+    int64_t p = 0;
+    do {
+        const int64_t k = g->k - p < pass ? g->k - p : pass;
+        const bool last = p + k == g->k;
+        for (int64_t i = 0; i < g->m; i += row_block) {
+            const int64_t rows = g->m - i < row_block ? g->m - i : row_block;
+            const real *a = (const real *)g->a + i * g->a_row + p * g->a_col;
+            if (copy) {
+                tile_strips(a_at, rows, k);
+                K(tile_copy)(a_copy, a, g->a_row, g->a_col, rows, k);
+                a = a_copy;
+            }
+            for (int64_t j = 0; j < g->n;) {
+                const int vecs = K(tile_vecs)(g->m, g->n - j);
+                const int64_t width = (int64_t)vecs * KLANES, cols = g->n - j < width ? g->n - j : width, in_group = j % GROUP;
+                const real *b = (const real *)g->b + p * g->b_row + j * g->b_col;
+                const bool packed = pack || cols < width;
+                if (pack && in_group == 0)
+                    pack_group(g, b_copy, b, k, g->n - j < GROUP ? g->n - j : GROUP);
+                else if (!pack && packed)
+                    K(tile_pack)(b_copy + in_group * k, vecs, b, g->b_row, g->b_col, k, cols);
+                const tile_panel t = {
+                    .m = rows,
+                    .k = k,
+                    .cols = cols,
+                    .a = a,
+                    .a_at = copy ? a_at : NULL,
+                    .a_row = g->a_row,
+                    .off = off,
+                    .b = packed ? b_copy + in_group * k : b,
+                    .b_row = packed ? width : g->b_row,
+                    .vecs = vecs,
+                    .c = (real *)g->c + i * g->c_row + j,
+                    .c_row = g->c_row,
+                    .bias = g->bias && last ? (const real *)g->bias + j : NULL,
+                    .act = last ? g->act : BP_ACT_NONE,
+                    .load = g->accumulate || p > 0,
+                };
+                K(tile_run)(&t);
+                j += width;
+            }
+        }
+        p += pass;
+    } while (p < g->k);
+}

@@ -1,0 +1,226 @@
+/* tile.c - the micro-kernel: acc[rows][vecs] += row(i)[off[p]] * B[p], one broadcast per row and one load per vector of B in each step.
+ *
+ * A full tile is 6 rows x 2 vectors where there are 16 vector registers (12 accumulators, 2 of B, 1 or 2 temporaries) and 6 x 4 where
+ * there are 32. Twelve independent chains hide the latency of a multiply-add twice over, and 6 + 2 loads feed 12 of them. Lower and
+ * narrower tiles are the same code with smaller constants; products of one to three rows take a wider panel to have chains enough. */
+#include "tile.h"
+#include "vmath.h"
+
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* A statement for each accumulator, acc[i][v]. */
+#define EACH_ACC(statement)                                                                                                                \
+    _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)                                                                                 \
+        _Pragma("GCC unroll 8") for (int v = 0; v < vecs; v++) statement
+
+/* Adds what C holds and the bias, applies the activation, stores. Rows that are narrower than the panel pass through a block of memory. */
+INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[TILE_ROWS][TILE_VECS_MAX], real *const *out)
+{
+    real block[TILE_ROWS * TILE_COLS_MAX], *edge[TILE_ROWS];
+    real *const *c = out;
+    const bool narrow = t->cols < vecs * KLANES;
+    const size_t bytes = (size_t)t->cols * sizeof(real);
+    if (narrow) {
+        for (int i = 0; i < rows; i++) edge[i] = block + i * vecs * KLANES;
+        c = edge;
+        if (t->load) {
+            memset(block, 0, (size_t)(rows * vecs) * sizeof(vec));
+            for (int i = 0; i < rows; i++) memcpy(edge[i], out[i], bytes);
+        }
+    }
+    if (t->load) EACH_ACC(acc[i][v] = vec_load(c[i] + v * KLANES) + acc[i][v]);
+    if (t->bias) EACH_ACC(acc[i][v] += vec_load(t->bias + v * KLANES));
+    if (t->act == BP_ACT_RELU) EACH_ACC(acc[i][v] = vec_keep(~(vec_i)(acc[i][v] <= (vec){ 0 }), acc[i][v])); /* lets NaN through */
+    EACH_ACC(vec_store(c[i] + v * KLANES, acc[i][v]));
+    if (narrow)
+        for (int i = 0; i < rows; i++) memcpy(out[i], edge[i], bytes);
+}
+
+INLINE void tile(const int rows, const int vecs, const tile_panel *t, const real *const *row, real *const *out)
+{
+    vec acc[TILE_ROWS][TILE_VECS_MAX];
+    const real *a[TILE_ROWS];
+    EACH_ACC(acc[i][v] = (vec){ 0 });
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) a[i] = row[i];
+    const real *b = t->b;
+    const int64_t b_row = t->b_row;
+    const int64_t *off = t->off, *end = off + t->k;
+    for (; off < end; off++, b += b_row) {
+        const int64_t o = *off;
+        vec line[TILE_VECS_MAX];
+#pragma GCC unroll 8
+        for (int v = 0; v < vecs; v++) line[v] = vec_load(b + v * KLANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            const vec x = vec_set(a[i][o]);
+#pragma GCC unroll 8
+            for (int v = 0; v < vecs; v++) acc[i][v] += x * line[v];
+        }
+    }
+    finish(rows, vecs, t, acc, out);
+}
+
+typedef void tile_fn(const tile_panel *t, const real *const *row, real *const *out);
+
+#define TILE(rows, vecs)                                                                                                                   \
+    static void tile_##rows##x##vecs(const tile_panel *t, const real *const *row, real *const *out) { tile(rows, vecs, t, row, out); }
+/* clang-format off */
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
+TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
+TILE(1, 4) TILE(2, 4) TILE(3, 4)
+TILE(1, 8)
+#if TILE_VECS == 4
+TILE(4, 4) TILE(5, 4) TILE(6, 4)
+#endif
+    /* clang-format on */
+
+    /* By log2 of the width, then rows - 1. */
+    static tile_fn *const tiles[4][TILE_ROWS] = {
+        { tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1 },
+        { tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2 },
+#if TILE_VECS == 4
+        { tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4 },
+#else
+        { tile_1x4, tile_2x4, tile_3x4 },
+#endif
+        { tile_1x8 },
+    };
+
+void K(tile_run)(const tile_panel *panel)
+{
+    tile_panel t = *panel;
+    real bias[TILE_COLS_MAX];
+    if (t.bias && t.cols < t.vecs * KLANES) {
+        memset(bias, 0, (size_t)t.vecs * sizeof(vec));
+        memcpy(bias, t.bias, (size_t)t.cols * sizeof(real));
+        t.bias = bias;
+    }
+    const int width = t.vecs == 8 ? 3 : t.vecs / 2;
+    int64_t most = TILE_ROWS;
+    while (!tiles[width][most - 1]) most--;
+
+    /* Tiles as equal in height as possible: a remainder of one row would run at a third of the speed. */
+    const int64_t count = (t.m + most - 1) / most;
+    for (int64_t q = 0, i = 0; q < count; q++) {
+        const int64_t rows = t.m / count + (q < t.m % count);
+        const real *row[TILE_ROWS];
+        real *out[TILE_ROWS];
+        for (int64_t r = 0; r < rows; r++, i++) {
+            row[r] = t.a + (t.a_at ? t.a_at[i] : i * t.a_row);
+            out[r] = t.c + (t.c_at ? t.c_at[i] : i * t.c_row);
+        }
+        tiles[width][rows - 1](&t, row, out);
+    }
+}
+
+int K(tile_vecs)(int64_t m, int64_t cols)
+{
+    const int64_t need = (cols + KLANES - 1) / KLANES;
+    const int most = m == 1 ? TILE_VECS_MAX : m <= 3 ? 4 : TILE_VECS;
+    int vecs = 1;
+    while (2 * vecs <= need && 2 * vecs <= most) vecs *= 2;
+    return vecs;
+}
+
+/* Transposes KLANES vectors in log2(KLANES) rounds. Each exchanges one bit (s) of the row number with the same bit of the lane number:
+ * of the rows i and i + s, the first keeps its lanes without the bit and takes those of the second, which does the reverse. */
+#define LANES_2(f, s, j) f((j), s), f((j) + 1, s)
+#define LANES_4(f, s, j) LANES_2(f, s, j), LANES_2(f, s, (j) + 2)
+#define LANES_8(f, s, j) LANES_4(f, s, j), LANES_4(f, s, (j) + 4)
+#define LANES_16(f, s, j) LANES_8(f, s, j), LANES_8(f, s, (j) + 8)
+#define LANES(f, s) (vec_i) { KPASTE(LANES, KLANES)(f, s, 0) }
+#define FIRST(j, s) ((j) & (s) ? KLANES + (j) - (s) : (j))
+#define SECOND(j, s) ((j) & (s) ? KLANES + (j) : (j) + (s))
+#define EXCHANGE(r, s)                                                                                                                     \
+    _Pragma("GCC unroll 16") for (int i = 0; i < KLANES; i++)                                                                              \
+        if (!(i & (s))) {                                                                                                                  \
+            const vec first = (r)[i], second = (r)[i + (s)];                                                                               \
+            (r)[i] = __builtin_shuffle(first, second, LANES(FIRST, s));                                                                    \
+            (r)[i + (s)] = __builtin_shuffle(first, second, LANES(SECOND, s));                                                             \
+        }
+
+INLINE void transpose(vec r[KLANES])
+{
+    EXCHANGE(r, 1)
+#if KLANES >= 4
+    EXCHANGE(r, 2)
+#endif
+#if KLANES >= 8
+    EXCHANGE(r, 4)
+#endif
+#if KLANES >= 16
+    EXCHANGE(r, 8)
+#endif
+}
+
+/* Columns that are contiguous along p: blocks of KLANES x KLANES are turned over in registers. */
+static void pack_columns(real *dst, int64_t width, const real *b, int64_t b_col, int64_t k, int64_t cols)
+{
+    for (int64_t j = 0; j < cols; j += KLANES) {
+        const int64_t left = cols - j;
+        int64_t p = 0;
+        for (; p + KLANES <= k; p += KLANES) {
+            vec r[KLANES];
+#pragma GCC unroll 16
+            for (int i = 0; i < KLANES; i++) r[i] = i < left ? vec_load(b + (j + i) * b_col + p) : (vec){ 0 };
+            transpose(r);
+#pragma GCC unroll 16
+            for (int i = 0; i < KLANES; i++) vec_store(dst + (p + i) * width + j, r[i]);
+        }
+        for (; p < k; p++)
+            for (int64_t i = 0; i < KLANES && i < left; i++) dst[p * width + j + i] = b[(j + i) * b_col + p];
+    }
+}
+
+void K(tile_pack)(real *dst, int vecs, const real *b, int64_t b_row, int64_t b_col, int64_t k, int64_t cols)
+{
+    const int64_t width = (int64_t)vecs * KLANES;
+    if (cols == width && b_col == 1) {
+        for (int64_t p = 0; p < k; p++)
+            for (int64_t j = 0; j < width; j += KLANES) vec_store(dst + p * width + j, vec_load(b + p * b_row + j));
+        return;
+    }
+    if (cols < width) memset(dst, 0, (size_t)(k * width) * sizeof(real));
+    if (b_row == 1)
+        pack_columns(dst, width, b, b_col, k, cols);
+    else
+        for (int64_t p = 0; p < k; p++)
+            for (int64_t j = 0; j < cols; j++) dst[p * width + j] = b[p * b_row + j * b_col];
+}
+
+/* One strip from rows that are contiguous along p: blocks are turned over in registers and stored one step of p after the other. A store
+ * reaches beyond its six elements; the next one, or the next strip, writes there again. */
+static int64_t copy_strip(real *dst, const real *a, int64_t a_row, int64_t k)
+{
+    enum { GROUPS = (TILE_ROWS + KLANES - 1) / KLANES };
+    int64_t p = 0;
+    for (; p + KLANES <= k; p += KLANES) {
+        vec r[GROUPS][KLANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < GROUPS * KLANES; i++) r[i / KLANES][i % KLANES] = i < TILE_ROWS ? vec_load(a + i * a_row + p) : (vec){ 0 };
+#pragma GCC unroll 3
+        for (int g = 0; g < GROUPS; g++) transpose(r[g]);
+#pragma GCC unroll 16
+        for (int q = 0; q < KLANES; q++)
+#pragma GCC unroll 3
+            for (int g = 0; g < GROUPS; g++) vec_store(dst + (p + q) * TILE_ROWS + g * KLANES, r[g][q]);
+    }
+    return p;
+}
+
+void K(tile_copy)(real *dst, const real *a, int64_t a_row, int64_t a_col, int64_t rows, int64_t k)
+{
+    for (int64_t i = 0; i < rows; i += TILE_ROWS, dst += TILE_ROWS * k, a += TILE_ROWS * a_row) {
+        const int64_t height = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
+        int64_t p = 0;
+        if (height == TILE_ROWS && a_col == 1)
+            p = copy_strip(dst, a, a_row, k);
+        else if (height == TILE_ROWS && a_row == 1)
+            for (; p < k; p++) memcpy(dst + p * TILE_ROWS, a + p * a_col, TILE_ROWS * sizeof(real));
+        for (; p < k; p++)
+            for (int64_t r = 0; r < height; r++) dst[p * TILE_ROWS + r] = a[r * a_row + p * a_col];
+    }
+}

@@ -1,0 +1,166 @@
+/* product.c - how a matrix product is cut: into tiles of rows and columns, or into parts of k where the result is too small for that. */
+#include "product.h"
+
+#include "../base/memory.h"
+#include "../base/pool.h"
+#include "op.h"
+
+enum {
+    MOST_TILES = 32, /* per product */
+    MOST_PARTS = 16, /* of a long reduction */
+    ROW_STEP = 12,   /* tiles begin at multiples of these, so that the kernel's own tiles stay whole */
+    COLUMN_STEP = 64,
+    SHORTEST_PART = 512,
+};
+
+typedef struct job {
+    const bp_kernels *kernels;
+    const bp_product *product;
+    int64_t batch, group;  /* products in all, and per chunk */
+    int64_t rows, columns; /* of a tile */
+    int64_t row_tiles, column_tiles;
+    int64_t depth, parts; /* k of a part */
+    int64_t size;         /* bytes of an element */
+    char *partial;        /* [parts][m][n], with parts > 1 */
+    char *scratch;
+    size_t scratch_bytes; /* per worker */
+} job;
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t step) { return divide_up(a, step) * step; }
+
+/* Halves the tile until there are enough or they are small. Columns first: a panel of B is then packed only once. */
+static void cut_tiles(job *j, int64_t m, int64_t n, int64_t k)
+{
+    j->rows = m;
+    j->columns = n;
+    for (;;) {
+        int64_t tiles = divide_up(m, j->rows) * divide_up(n, j->columns);
+        if (tiles >= MOST_TILES || (double)j->rows * (double)j->columns * (double)k <= 2.0 * BP_WORK_GRAIN) break;
+        bool by_column = j->columns >= 2 * COLUMN_STEP && (j->columns >= j->rows || j->rows < 4 * ROW_STEP);
+        if (by_column)
+            j->columns = round_up(divide_up(j->columns, 2), COLUMN_STEP);
+        else if (j->rows >= 2 * ROW_STEP)
+            j->rows = round_up(divide_up(j->rows, 2), ROW_STEP);
+        else
+            break;
+    }
+    j->row_tiles = divide_up(m, j->rows);
+    j->column_tiles = divide_up(n, j->columns);
+}
+
+/* A result of few tiles with a long k is computed as a sum of parts. */
+static void cut_depth(job *j, const bp_gemm *g)
+{
+    double work = (double)g->m * (double)g->n * (double)g->k;
+    bool few = j->row_tiles * j->column_tiles < 4 && work >= 4.0 * BP_WORK_GRAIN && (double)g->k >= 4.0 * (double)(g->m + g->n);
+    j->parts = 1;
+    j->depth = g->k;
+    if (!few || j->batch > 1 || g->bias || g->act != BP_ACT_NONE || g->accumulate) return;
+    int64_t parts = smaller(smaller(MOST_PARTS, (int64_t)(work / BP_WORK_GRAIN)), g->k / SHORTEST_PART);
+    if (parts < 2) return;
+    j->depth = divide_up(g->k, parts);
+    j->parts = divide_up(g->k, j->depth);
+    j->rows = g->m;
+    j->columns = g->n;
+    j->row_tiles = j->column_tiles = 1;
+}
+
+/* The product of batch index `at`, cut down to one tile and one part. */
+static bp_gemm cut_out(const job *j, int64_t at, int64_t row, int64_t column, int64_t part)
+{
+    const bp_product *p = j->product;
+    bp_gemm g = p->one;
+    int64_t a = 0, b = 0, left = at;
+    for (int d = p->ndim - 1; d >= 0; d--) {
+        a += left % p->shape[d] * p->a_stride[d];
+        b += left % p->shape[d] * p->b_stride[d];
+        left /= p->shape[d];
+    }
+    int64_t i = row * j->rows, c = column * j->columns, k = part * j->depth;
+    a += i * g.a_row + k * g.a_col;
+    b += c * g.b_col + k * g.b_row;
+    g.a = (const char *)g.a + a * j->size;
+    g.b = (const char *)g.b + b * j->size;
+    if (j->parts > 1) {
+        g.c = j->partial + part * g.m * g.n * j->size;
+        g.c_row = g.n;
+    } else {
+        g.c = (char *)g.c + (at * g.m * g.c_row + i * g.c_row + c) * j->size;
+    }
+    if (g.bias) g.bias = (const char *)g.bias + c * j->size;
+    g.m = smaller(j->rows, g.m - i);
+    g.n = smaller(j->columns, g.n - c);
+    g.k = smaller(j->depth, g.k - k);
+    return g;
+}
+
+static void run_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    char *scratch = j->scratch + (size_t)worker * j->scratch_bytes;
+    int64_t part = chunk % j->parts, rest = chunk / j->parts;
+    int64_t column = rest % j->column_tiles;
+    rest /= j->column_tiles;
+    int64_t row = rest % j->row_tiles, first = rest / j->row_tiles * j->group;
+    for (int64_t at = first; at < smaller(first + j->group, j->batch); at++) {
+        bp_gemm g = cut_out(j, at, row, column, part);
+        j->kernels->gemm(&g, scratch);
+    }
+}
+
+bp_status bp__product(bp_ctx *ctx, const bp_product *product)
+{
+    const bp_gemm *g = &product->one;
+    job j = {
+        .kernels = bp_kernels_of(ctx, product->dtype), .product = product, .batch = 1, .size = (int64_t)bp_dtype_size(product->dtype)
+    };
+    for (int d = 0; d < product->ndim; d++) j.batch *= product->shape[d];
+    if (j.batch == 0 || g->m == 0 || g->n == 0) return BP_OK;
+
+    cut_tiles(&j, g->m, g->n, g->k);
+    cut_depth(&j, g);
+    double tile = (double)j.rows * (double)j.columns * (double)(j.depth > 0 ? j.depth : 1);
+    j.group = tile >= BP_WORK_GRAIN ? 1 : smaller(j.batch, (int64_t)(BP_WORK_GRAIN / tile));
+
+    bp_gemm first = cut_out(&j, 0, 0, 0, 0); /* no other tile is larger */
+    j.scratch_bytes = bp__lines(j.kernels->gemm_scratch(&first));
+    size_t partial = j.parts > 1 ? (size_t)(j.parts * g->m * g->n * j.size) : 0;
+    j.scratch = (char *)bp__scratch(ctx, j.scratch_bytes * (size_t)bp_threads(ctx) + partial + 64);
+    if (!j.scratch) return BP_ENOMEM;
+    j.partial = j.scratch + j.scratch_bytes * (size_t)bp_threads(ctx);
+
+    bp_parallel(ctx, divide_up(j.batch, j.group) * j.row_tiles * j.column_tiles * j.parts, run_chunk, &j);
+    if (j.parts > 1) bp__sum_parts(ctx, product->dtype, j.parts, g->m * g->n, j.partial, g->c);
+    return BP_OK;
+}
+
+/* ---- sums of parts ---- */
+
+typedef struct sum_job {
+    bp_binary_fn *add;
+    bp_unary_fn *copy;
+    int64_t count, n, size;
+    const char *parts;
+    char *dst;
+} sum_job;
+
+static void sum_chunk(void *arg, int64_t chunk, int worker)
+{
+    (void)worker;
+    const sum_job *s = (const sum_job *)arg;
+    int64_t first = chunk * BP_MEMORY_GRAIN, n = smaller(BP_MEMORY_GRAIN, s->n - first);
+    char *dst = s->dst + first * s->size;
+    const char *part = s->parts + first * s->size;
+    s->copy(n, part, 1, dst, 1, 0);
+    for (int64_t p = 1; p < s->count; p++) s->add(n, dst, 1, part + p * s->n * s->size, 1, dst, 1, 0);
+}
+
+void bp__sum_parts(bp_ctx *ctx, bp_dtype dtype, int64_t count, int64_t n, const void *parts, void *dst)
+{
+    const bp_kernels *k = bp_kernels_of(ctx, dtype);
+    sum_job s = { k->binary[BP_BINARY_add],      k->unary[BP_UNARY_copy], count,      n,
+                  (int64_t)bp_dtype_size(dtype), (const char *)parts,     (char *)dst };
+    bp_parallel(ctx, bp_chunks(n, BP_MEMORY_GRAIN), sum_chunk, &s);
+}

@@ -1,0 +1,178 @@
+/* replay.c - making a plan ready, and running it: a loop over calls, with nothing allocated and no Lua in sight. */
+#include "../base/float_mode.h"
+#include "../base/memory.h"
+#include "plan.h"
+
+#include <string.h>
+
+/* An argument's place is a storage without memory of its own; each replay points it at the caller's. */
+static bp_status make_storages(bp_plan *p)
+{
+    BP_TRY(bp_storage_new(p->ctx, p->arena_bytes, &p->arena));
+    for (int64_t i = 0; i < p->n_places; i++) {
+        bp_place *place = &p->places[i];
+        if (place->kind == BP_PLACE_INPUT) BP_TRY(bp_storage_wrap(p->ctx, NULL, place->bytes, NULL, NULL, &place->storage));
+        else if (place->kind == BP_PLACE_TEMP && place->output) BP_TRY(bp_storage_new(p->ctx, place->bytes, &place->storage));
+    }
+    return BP_OK;
+}
+
+static void make_tensor(bp_plan *p, const bp_spot *spot, bp_tensor *t)
+{
+    bp_place *place = &p->places[spot->place];
+    memset(t, 0, sizeof *t);
+    t->ctx = p->ctx;
+    t->refs = 1;
+    t->m = spot->meta;
+    t->storage = place->storage ? place->storage : p->arena;
+    if (!place->storage) t->m.offset += (int64_t)(place->offset / bp_dtype_size(spot->meta.dtype));
+}
+
+bp_status bp_plan_prepare(bp_plan *p)
+{
+    BP_TRY(make_storages(p));
+    for (int64_t k = 0; k < p->n_steps; k++)
+        if (p->steps[k].live) {
+            p->n_runs++;
+            p->n_tensors += p->steps[k].n_in + p->steps[k].n_out;
+        }
+    p->tensors = (bp_tensor *)bp_mem_zeroed(p->ctx, (size_t)p->n_tensors * sizeof *p->tensors);
+    p->slots = (bp_tensor **)bp_mem_zeroed(p->ctx, (size_t)p->n_tensors * sizeof *p->slots);
+    p->runs = (bp_ready *)bp_mem_zeroed(p->ctx, (size_t)p->n_runs * sizeof *p->runs);
+    if (!p->tensors || !p->slots || !p->runs) return BP_ENOMEM;
+    bp_tensor *t = p->tensors;
+    bp_tensor **slot = p->slots;
+    bp_ready *r = p->runs;
+    for (int64_t k = 0; k < p->n_steps; k++) {
+        const bp_step *s = &p->steps[k];
+        if (!s->live) continue;
+        r->where = s->where;
+        bp_call *c = &r->call;
+        c->ctx = p->ctx;
+        c->op = s->op;
+        c->n_in = s->n_in;
+        c->n_out = s->n_out;
+        c->in = slot;
+        memcpy(c->args, s->args, sizeof c->args);
+        for (int i = 0; i < s->n_in + s->n_out; i++) {
+            const bp_spot *spot = &p->spots[s->spot + i];
+            bp_tensor *made = NULL;
+            if (spot->place >= 0) {
+                make_tensor(p, spot, t);
+                made = t++;
+            }
+            if (i < s->n_in) *slot++ = made;
+            else {
+                c->out[i - s->n_in] = made;
+                c->meta[i - s->n_in] = spot->meta;
+            }
+        }
+        r++;
+    }
+    return BP_OK;
+}
+
+static bp_status check_input(bp_plan *p, int i, const bp_tensor *t)
+{
+    const bp_meta *m = &p->input_meta[i];
+    char have[200], want[200];
+    if (t->m.dtype == m->dtype && bp_shape_equal(t->m.ndim, t->m.shape, m->ndim, m->shape) && bp_tensor_is_contiguous(t)) return BP_OK;
+    return bp_fail(p->ctx, BP_EINVAL, "replay: argument %d is %s %s; the plan was made for %s %s without gaps", i + 1, bp_dtype_name(t->m.dtype),
+                   bp_shape_text(t->m.ndim, t->m.shape, have), bp_dtype_name(m->dtype), bp_shape_text(m->ndim, m->shape, want));
+}
+
+/* Whoever still holds what the last replay handed out keeps it: this replay gets fresh memory. */
+static bp_status renew_outputs(bp_plan *p)
+{
+    for (int i = 0; i < p->n_outputs; i++) {
+        bp_place *place = &p->places[p->outputs[i].place];
+        if (place->kind != BP_PLACE_TEMP || place->storage->refs == 1) continue;
+        bp_storage *fresh;
+        BP_TRY(bp_storage_new(p->ctx, place->bytes, &fresh));
+        for (int64_t k = 0; k < p->n_tensors; k++)
+            if (p->tensors[k].storage == place->storage) p->tensors[k].storage = fresh;
+        bp_storage_release(place->storage);
+        place->storage = fresh;
+    }
+    return BP_OK;
+}
+
+bool bp_plan_is_stale(const bp_plan *p) { return p->moved != p->ctx->moved; }
+
+bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_tensor **out)
+{
+    bp_ctx *ctx = p->ctx;
+    if (n_inputs != p->n_inputs) return bp_fail(ctx, BP_EINVAL, "replay: %d arguments; %d are expected", n_inputs, p->n_inputs);
+    if (bp_plan_is_stale(p)) return bp_fail(ctx, BP_ESTATE, "replay: parameters were moved since the capture; capture again");
+    for (int i = 0; i < n_inputs; i++) {
+        BP_TRY(check_input(p, i, inputs[i]));
+        p->places[i].storage->data = bp_data(inputs[i]);
+    }
+    BP_TRY(renew_outputs(p));
+    const char *where = ctx->where;
+    unsigned mode = bp_float_enter();
+    bp_status status = BP_OK;
+    for (int64_t k = 0; k < p->n_runs && status == BP_OK; k++) {
+        ctx->where = p->runs[k].where;
+        status = p->runs[k].call.op->run(&p->runs[k].call);
+    }
+    bp_float_leave(mode);
+    ctx->where = where;
+    for (int64_t i = 0; i < p->n_places; i++) {
+        bp_place *place = &p->places[i];
+        if (place->kind == BP_PLACE_EXTERNAL && place->written) place->storage->version++;
+        if (place->kind == BP_PLACE_INPUT && place->written) inputs[place->input]->storage->version++;
+    }
+    BP_TRY(status);
+    for (int i = 0; i < p->n_outputs; i++) out[i] = NULL;
+    for (int i = 0; i < p->n_outputs && status == BP_OK; i++) {
+        const bp_spot *spot = &p->outputs[i];
+        bp_place *place = &p->places[spot->place];
+        bp_meta m = spot->meta;
+        bp_storage *s = place->storage;
+        if (place->kind == BP_PLACE_INPUT) {
+            s = inputs[place->input]->storage;
+            m.offset += inputs[place->input]->m.offset;
+        }
+        status = bp_tensor_over(ctx, &m, s, &out[i]);
+    }
+    if (status != BP_OK)
+        for (int i = 0; i < p->n_outputs; i++) {
+            bp_tensor_release(out[i]);
+            out[i] = NULL;
+        }
+    return status;
+}
+
+void bp_plan_free(bp_plan *p)
+{
+    bp_ctx *ctx = p->ctx;
+    for (int64_t i = 0; i < p->n_places; i++) bp_storage_release(p->places[i].storage);
+    bp_storage_release(p->arena);
+    for (int64_t i = 0; i < p->n_names; i++) bp_mem_free(ctx, p->names[i], strlen(p->names[i]) + 1);
+#define FREE(array, n) bp_mem_free(ctx, p->array, (size_t)(n) * sizeof *p->array)
+    FREE(names, p->cap_names);
+    FREE(places, p->cap_places);
+    FREE(hash, p->n_hash);
+    FREE(spots, p->cap_spots);
+    FREE(steps, p->cap_steps);
+    FREE(input_meta, p->n_inputs);
+    FREE(input_storage, p->n_inputs);
+    FREE(outputs, p->n_outputs);
+    FREE(tensors, p->n_tensors);
+    FREE(slots, p->n_tensors);
+    FREE(runs, p->n_runs);
+#undef FREE
+    bp_mem_free(ctx, p, sizeof *p);
+}
+
+void bp_plan_release(bp_plan *p)
+{
+    if (p) bp_plan_free(p);
+}
+
+bp_plan_info bp_plan_describe(const bp_plan *p)
+{
+    bp_plan_info info = { (int)p->n_runs, (int)p->n_steps, p->arena_bytes, p->temporary_bytes };
+    return info;
+}

@@ -1,0 +1,69 @@
+/* tensor.h - a tensor is a view (dtype, shape, strides, offset) of reference-counted storage.
+ *
+ * Storage is known by a serial number that is never used twice, so that a plan may speak of it after it is gone. A storage's version counts
+ * the writes into it after its birth; the tape compares it to notice that a saved value was overwritten. */
+#ifndef BP_TENSOR_H
+#define BP_TENSOR_H
+
+#include "shape.h"
+
+typedef struct bp_storage {
+    bp_ctx *ctx;
+    int refs;
+    uint64_t id;          /* serial of birth */
+    uint64_t version;
+    uint64_t born, written; /* the capture during which it was born or last written; 0: none */
+    void *data;
+    size_t bytes;         /* asked for */
+    size_t block;         /* what bp_block_free wants back; 0: memory is not ours */
+    void *owner;          /* with block 0: who keeps the memory alive */
+    void (*release_owner)(void *owner);
+} bp_storage;
+
+struct bp_var; /* autodiff/var.h */
+
+struct bp_tensor {
+    bp_ctx *ctx;
+    int refs;
+    bp_meta m;
+    bp_storage *storage;  /* NULL: a husk, whose value was not kept (see autodiff/tape.h) */
+    struct bp_var *var;   /* NULL: no gradient is wanted through it */
+};
+
+bp_status bp_storage_new(bp_ctx *ctx, size_t bytes, bp_storage **out);
+/* Storage over memory of someone else (a map, a host's buffer); release_owner may be NULL. */
+bp_status bp_storage_wrap(bp_ctx *ctx, void *data, size_t bytes, void *owner, void (*release_owner)(void *), bp_storage **out);
+bp_storage *bp_storage_retain(bp_storage *s);
+void bp_storage_release(bp_storage *s);
+
+/* A tensor of that look over that storage (retained), without history. */
+bp_status bp_tensor_over(bp_ctx *ctx, const bp_meta *meta, bp_storage *storage, bp_tensor **out);
+/* A new tensor, memory not set. */
+bp_status bp_tensor_like(bp_ctx *ctx, const bp_meta *meta, bp_tensor **out);
+/* A view of the same elements, without history. */
+bp_status bp_tensor_alias(bp_tensor *t, bp_tensor **out);
+/* Points t at another place that looks the same (moving parameters into one block); its elements must have been copied before. */
+void bp_tensor_rebind(bp_tensor *t, bp_storage *storage, int64_t offset);
+
+static inline char *bp_data(const bp_tensor *t)
+{
+    return (char *)t->storage->data + (size_t)t->m.offset * bp_dtype_size(t->m.dtype);
+}
+static inline int64_t bp_count(const bp_tensor *t)
+{
+    int64_t n = 1;
+    for (int i = 0; i < t->m.ndim; i++) n *= t->m.shape[i];
+    return n;
+}
+static inline bool bp_is_float(bp_dtype d) { return d == BP_F32 || d == BP_F64; }
+/* Called after anything wrote into t. */
+void bp_tensor_touched(bp_tensor *t);
+/* BP_ESTATE when a capture is open and a replay would compute this value anew. */
+bp_status bp_tensor_readable(bp_tensor *t);
+
+/* Strided copy with conversion between any two dtypes; shapes are equal. Float to integer truncates; anything to bool is != 0. */
+void bp_tensor_convert(const bp_tensor *src, bp_tensor *dst);
+/* The same for n elements, ss and ds apart. */
+void bp_convert_run(bp_dtype from, bp_dtype to, int64_t n, const void *src, int64_t ss, void *dst, int64_t ds);
+
+#endif
