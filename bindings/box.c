@@ -1,0 +1,128 @@
+/* box.c - the userdata "bp.Tensor": a box that owns one reference to a tensor, and how Lua's collector learns of its bytes.
+ *
+ * Lua sees a box of a hundred bytes where megabytes hang. So whenever a box is made, the bytes alive in the context (the cache of free blocks not
+ * counted) are compared with `collect_at`; above it a full collection runs. After one, collect_at lies above what is alive by as much as is
+ * alive, at least SLACK: garbage never outweighs what is in use, and the cost of collecting is spread over many bytes. While less is
+ * alive than then, collect_at sinks slowly, so that one large phase does not leave room for as much garbage ever after. */
+#include "lbp.h"
+
+#include "../core/base/memory.h"
+#include "bplua.h"
+
+#include <string.h>
+
+enum { SLACK = 16 << 20, SINK_SHIFT = 8 };
+
+const char lbp_box_tag = 0;
+
+static size_t due_after(size_t live) { return live + (live > SLACK ? live : SLACK); }
+
+static void pace_collector(lua_State *L, lbp_state *s)
+{
+    size_t live = s->ctx->used - bp_block_cached(s->ctx);
+    if (live < s->collect_at) {
+        size_t due = due_after(live);
+        if (due < s->collect_at) s->collect_at -= (s->collect_at - due) >> SINK_SHIFT;
+        return;
+    }
+    if (s->collect_at && lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCCOLLECT);
+    s->collect_at = due_after(s->ctx->used - bp_block_cached(s->ctx));
+}
+
+static void release_box(lbp_owned *o)
+{
+    lbp_box *box = lbp_box_of(o);
+    bp_tensor *t = box->tensor;
+    box->tensor = NULL;
+    bp_tensor_release(t);
+}
+
+lbp_box *lbp_newbox(lua_State *L, lbp_state *s)
+{
+    pace_collector(L, s);
+    lbp_box *box = (lbp_box *)lua_newuserdatauv(L, sizeof *box, 0);
+    memset(box, 0, sizeof *box);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &lbp_box_tag);
+    lua_setmetatable(L, -2);
+    box->tag = &lbp_box_tag;
+    box->state = s;
+    box->born = ++s->born;
+    box->persistent = s->persist > 0;
+    box->link.release = release_box;
+    lbp_owned *head = &s->boxes;
+    box->link.next = head->next;
+    box->link.prev = head;
+    head->next->prev = &box->link;
+    head->next = &box->link;
+    return box;
+}
+
+void lbp_fill(lbp_box *box, bp_tensor *t)
+{
+    bp_tensor *old = box->tensor;
+    box->tensor = t;
+    bp_tensor_release(old);
+}
+
+void lbp_empty(lbp_box *box)
+{
+    lbp_disown(&box->link);
+    release_box(&box->link);
+}
+
+lbp_box *lbp_testbox(lua_State *L, int idx)
+{
+    lbp_box *box = (lbp_box *)lua_touserdata(L, idx);
+    /* rawlen is 0 for light userdata */
+    return box && lua_rawlen(L, idx) == sizeof *box && box->tag == &lbp_box_tag ? box : NULL;
+}
+
+static void freed(lua_State *L) __attribute__((noreturn));
+static void freed(lua_State *L)
+{
+    lbp_error(L, "this tensor was freed (by free(), <close> or bp.scope); return it from the scope, or keep it with bp.keep");
+}
+
+bp_tensor *lbp_totensor(lua_State *L, int idx)
+{
+    lbp_box *box = lbp_testbox(L, idx);
+    if (!box) return NULL;
+    if (!box->tensor) freed(L);
+    return box->tensor;
+}
+
+bp_tensor *lbp_checktensor(lua_State *L, int idx)
+{
+    bp_tensor *t = lbp_totensor(L, idx);
+    if (!t) lbp_typeerror(L, idx, NULL, "a tensor");
+    return t;
+}
+
+static int newbox_protected(lua_State *L)
+{
+    lbp_newbox(L, (lbp_state *)lua_touserdata(L, 1));
+    return 1;
+}
+
+void lbp_pushtensor(lua_State *L, bp_tensor *t)
+{
+    lua_pushcfunction(L, newbox_protected);
+    lua_pushlightuserdata(L, lbp_state_of(L));
+    if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+        bp_tensor_release(t);
+        lua_error(L);
+    }
+    lbp_fill(lbp_testbox(L, -1), t);
+}
+
+bp_tensor *lbp_hold(lua_State *L, int idx)
+{
+    idx = lua_absindex(L, idx);
+    lbp_box *box = lbp_newbox(L, lbp_state_of(L));
+    lbp_fill(box, bp_tensor_retain(lbp_checktensor(L, idx)));
+    return box->tensor;
+}
+
+bp_tensor *bplua_totensor(lua_State *L, int index) { return lbp_checktensor(L, index); }
+
+void bplua_pushtensor(lua_State *L, bp_tensor *tensor) { lbp_pushtensor(L, bp_tensor_retain(tensor)); }
