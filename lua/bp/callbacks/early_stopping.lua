@@ -1,0 +1,63 @@
+--- callbacks.early_stopping: ends the training when a number has not become better for some epochs, and goes back to the best weights.
+local logs = require "bp.logs"
+local monitor = require "bp.callbacks.monitor"
+local options = require "bp.options"
+
+local fields = monitor.fields()
+table.move({
+  { "patience", "int", min = 0, default = 0, named = true, help = "epochs without becoming better that are put up with" },
+  { "min_delta", "number", min = 0, default = 0, named = true, help = "a smaller change does not count as better" },
+  { "baseline", "number", named = true, help = "a value that has to be beaten before anything counts as better" },
+  { "start_from_epoch", "int", min = 0, default = 0, named = true, help = "epochs at the start that are not looked at" },
+  { "restore_best_weights", "boolean", default = true,
+    named = true, help = "end with the weights of the best epoch, also when the training was not cut short" },
+}, 1, 5, #fields + 1, fields)
+local spec = options.define("early_stopping", "Ends the training when a number stops becoming better.", fields)
+
+local EarlyStopping = { __name = "early_stopping" }
+EarlyStopping.__index = EarlyStopping
+
+function EarlyStopping:on_train_begin()
+  self.best, self.best_epoch, self.wait, self.weights = self.options.baseline, nil, 0, nil
+end
+
+local function is_better(self, value)
+  if value ~= value then return false end
+  if self.best == nil then return true end
+  return self.sign * (value - self.best) > self.options.min_delta
+end
+
+function EarlyStopping:on_epoch_end(epoch, values, run)
+  local o = self.options
+  if epoch <= o.start_from_epoch then return end
+  if o.monitor:find("^val_") and values[o.monitor] == nil and epoch % run.options.validation_freq ~= 0 then return end
+  local value = monitor.value("early_stopping", values, o.monitor)
+  if is_better(self, value) then
+    self.best, self.best_epoch, self.wait = value, epoch, 0
+    if o.restore_best_weights then self.weights = run.model:get_weights(self.weights) end
+    return
+  end
+  self.wait = self.wait + 1
+  if self.wait >= math.max(1, o.patience) then
+    run:stop(("early stopping: %s did not become better than %s of epoch %s in %d epochs")
+      :format(o.monitor, logs.format(self.best), self.best_epoch or "none", self.wait))
+  end
+end
+
+function EarlyStopping:on_train_end(run)
+  if self.weights and self.best_epoch ~= run.epoch then
+    run.model:set_weights(self.weights)
+    run.restored = ("the weights are those of epoch %d, the best: %s %s")
+      :format(self.best_epoch, self.options.monitor, logs.format(self.best))
+  end
+  self.weights = nil
+end
+
+--- Ends the training when a number has not become better for `patience` epochs; ends with the weights of the best epoch.
+---@param given table|nil { monitor = "val_loss", patience = 0, min_delta = 0, mode = "auto", baseline =, start_from_epoch = 0,
+--- restore_best_weights = true }
+---@return table callback after the training: best, best_epoch
+return function(given)
+  local o = spec:read(given)
+  return setmetatable({ options = o, sign = monitor.sign(o.monitor, o.mode) }, EarlyStopping)
+end

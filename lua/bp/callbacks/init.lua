@@ -1,0 +1,7 @@
+--- bp.callbacks: what fit can call while it runs. See bp.callbacks.list for a callback of one's own.
+return {
+  early_stopping = require "bp.callbacks.early_stopping",
+  checkpoint = require "bp.callbacks.checkpoint",
+  reduce_lr_on_plateau = require "bp.callbacks.reduce_lr_on_plateau",
+  csv_logger = require "bp.callbacks.csv_logger",
+}

@@ -1,0 +1,233 @@
+--- compile, evaluate and predict, for every module. fit is in bp.fit, save in bp.serialize.
+local core = require "bp.core"
+local capture = require "bp.capture"
+local feed = require "bp.feed"
+local logs = require "bp.logs"
+local losses = require "bp.nn.loss"
+local metrics = require "bp.metrics"
+local module = require "bp.nn.module"
+local optim = require "bp.optim"
+local options = require "bp.options"
+local tree = require "bp.nn.tree"
+local warning = require "bp.warning"
+
+local model = {}
+
+-- ---- compile -------------------------------------------------------------------------------------------------------------------------
+
+local compile_spec = options.define("compile", "Says how a model is trained.", {
+  { "optimizer", "string|table", default = "rmsprop", help = "optim.adam{...}, or a name with its defaults" },
+  { "loss", "string|table|function", required = true,
+    help = "a name, nn.loss.NAME{...}, or a function (prediction, target) -> number or one per sample" },
+  { "metrics", "table", named = true, help = "list of names, bp.metrics.NAME{...}, or functions (prediction, target) -> total, count" },
+})
+
+-- The activation at the very end of a model, where that can be seen: what decides whether a loss gets logits or probabilities.
+local function last_activation(self)
+  local children = tree.children(self)
+  if self.class_name == "sequential" and #children > 0 then return last_activation(self.layers[#self.layers]) end
+  local own = rawget(self, "options")
+  if own and type(own.activation) == "string" then return own.activation end
+  if self.class_name == "softmax" or self.class_name == "sigmoid" then return self.class_name end
+end
+
+-- A loss by name takes probabilities where the model ends in what makes them.
+local function loss_for(self, what)
+  local made = losses.get("compile", what)
+  if made.options.reduction == "none" then
+    core.error("compile: the loss has reduction \"none\"; training needs one number: \"mean\" or \"sum\"")
+  end
+  if made.options.from_logits == nil then return made end
+  local last = last_activation(self)
+  local probabilities = last == "softmax" and made.kind ~= "binary" or last == "sigmoid" and made.kind == "binary"
+  if probabilities and made.options.from_logits then
+    if type(what) == "string" then return losses.get("compile", what, { from_logits = false }) end
+    warning.give("compile: the model ends in %s, but %s expects logits; take the %s away or say from_logits = false", last, made.name, last)
+  end
+  return made
+end
+
+local function check_metric(loss, metric)
+  if loss.kind == "regression" and metric.name == "accuracy" then
+    warning.give("compile: accuracy counts predictions that equal the target exactly, which numbers trained with %s hardly ever do, "
+      .. "so it says nothing here; \"mae\" or \"r2\" tell how close they are", loss.name)
+  end
+end
+
+--- Says how the model is trained: optimizer, loss and metrics.
+---@param given table { optimizer = "rmsprop", loss =, metrics = {} }
+---@return table self
+function model.compile(self, given)
+  local o = compile_spec:read(given)
+  local loss = loss_for(self, o.loss)
+  local list = {}
+  for i, what in ipairs(o.metrics or {}) do
+    list[i] = metrics.get("compile", what, loss)
+    check_metric(loss, list[i])
+  end
+  rawset(self, "compiled", { optimizer = optim.get("compile", o.optimizer), loss = loss, metrics = list, loss_mean = metrics.mean("loss"),
+    steps = {} })
+  return self
+end
+
+--- What compile was given; raises when it was not called.
+---@param self table
+---@param who string for the message
+---@return table compiled { optimizer, loss, metrics, loss_mean, steps }
+function model.compiled(self, who)
+  local compiled = rawget(self, "compiled")
+  if not compiled then
+    core.error(who .. ": the model is not compiled; first model:compile{ optimizer = \"adam\", loss = \"mse\" }")
+  end
+  return compiled
+end
+
+-- ---- steps ---------------------------------------------------------------------------------------------------------------------------
+-- A step is one function of tensors, captured or run eagerly; both give the same bits.
+
+--- Runs fn(tensors...) as a captured step, or eagerly with its temporaries freed.
+---@param fn function
+---@param captured boolean
+---@return function step
+function model.step(fn, captured)
+  if captured then return capture.capture(fn) end
+  return function(...) return core.scope(fn, ...) end
+end
+
+-- A step made before is good as long as the model's structure is the same.
+local function cached(steps, key, make)
+  local entry = steps[key]
+  if not entry or entry.revision ~= module.revision() then
+    entry = { revision = module.revision(), run = make() }
+    steps[key] = entry
+  end
+  return entry.run
+end
+model.cached = cached
+
+--- Adds a batch to the loss and the metrics. value is the mean over the batch.
+---@param compiled table
+---@param value table
+---@param prediction table
+---@param y table
+function model.gather(compiled, value, prediction, y)
+  compiled.loss_mean:add(value:detach(), prediction:shape(1))
+  for _, metric in ipairs(compiled.metrics) do metric:update(prediction:detach(), y) end
+end
+
+--- Starts loss and metrics anew.
+---@param compiled table
+function model.reset(compiled)
+  compiled.loss_mean:reset()
+  for _, metric in ipairs(compiled.metrics) do metric:reset() end
+end
+
+--- The loss and the metrics gathered so far.
+---@param compiled table
+---@return table logs
+function model.results(compiled)
+  local result = logs.new()
+  logs.set(result, "loss", compiled.loss_mean:result())
+  for _, metric in ipairs(compiled.metrics) do logs.set(result, metric.name, metric:result()) end
+  return result
+end
+
+--- The loss of a batch with the layers' penalties, and the prediction.
+---@param self table
+---@param loss table
+---@param x table
+---@param y table
+---@param weight table|nil
+---@return table value, table prediction
+function model.loss_of(self, loss, x, y, weight)
+  local prediction = self(x)
+  local value = loss(prediction, y, weight)
+  local penalty = self:penalty()
+  return penalty and value + penalty or value, prediction
+end
+
+-- Puts a model into inference until the value is closed.
+local function inference(self)
+  local training = self.training
+  self:eval()
+  return setmetatable({}, { __close = function() self:train(training) end })
+end
+
+-- ---- evaluate ------------------------------------------------------------------------------------------------------------------------
+
+local evaluate_spec = options.define("evaluate", "Loss and metrics over data.", {
+  { "data", "any", required = true, help = "a dataset, { x, y }, or the tensor x" },
+  { "y", "tensor", help = "targets, when data is the tensor x" },
+  { "batch_size", "int", min = 1, default = 32, named = true, help = "samples at a time" },
+  { "sample_weight", "tensor", named = true, help = "one weight per sample" },
+  { "capture", "boolean", default = true, named = true, help = "replay a captured step; false gives the same bits" },
+})
+
+local function arguments(batch)
+  if batch.weight ~= nil then return batch.x, batch.y, batch.weight end
+  return batch.x, batch.y
+end
+model.arguments = arguments
+
+--- Gathers loss and metrics over a dataset, the model in inference.
+---@param self table
+---@param dataset table
+---@param o table { batch_size, capture }
+---@return table logs
+function model.evaluate_dataset(self, dataset, o)
+  local compiled = model.compiled(self, "evaluate")
+  local restore <close> = inference(self) -- luacheck: ignore 211
+  local step = cached(compiled.steps, o.capture and "evaluate" or "evaluate eager", function()
+    return model.step(function(x, y, weight)
+      core.no_grad(function()
+        local value, prediction = model.loss_of(self, compiled.loss, x, y, weight)
+        model.gather(compiled, value, prediction, y)
+      end)
+    end, o.capture)
+  end)
+  model.reset(compiled)
+  for batch in dataset:batches{ o.batch_size } do step(arguments(batch)) end
+  return model.results(compiled)
+end
+
+--- Loss and metrics over data, in inference.
+---@param given any a dataset, or { data, y, batch_size = 32, sample_weight = }
+---@return table logs { loss =, ... }; print shows it
+function model.evaluate(self, given)
+  local o = evaluate_spec:read(given)
+  model.compiled(self, "evaluate")
+  return model.evaluate_dataset(self, feed.dataset("evaluate", o.data, o.y, o.sample_weight), o)
+end
+
+-- ---- predict -------------------------------------------------------------------------------------------------------------------------
+
+local predict_spec = options.define("predict", "The model's outputs for many inputs.", {
+  { "data", "any", required = true, help = "the tensor x, or a dataset" },
+  { "batch_size", "int", min = 1, default = 32, named = true, help = "samples at a time" },
+  { "capture", "boolean", default = true, named = true, help = "replay a captured step; false gives the same bits" },
+})
+
+--- The model's outputs, in inference and without gradients, computed batch by batch.
+---@param given any the tensor x, a dataset, or { data, batch_size = 32 }
+---@return table outputs one tensor, samples along the first dimension
+function model.predict(self, given)
+  local o = predict_spec:read(given)
+  local steps = rawget(self, "predict_steps")
+  if not steps then
+    steps = {}
+    rawset(self, "predict_steps", steps)
+  end
+  local dataset = feed.dataset("predict", o.data)
+  local restore <close> = inference(self) -- luacheck: ignore 211
+  local step = cached(steps, o.capture and "captured" or "eager", function()
+    return model.step(function(x)
+      return core.no_grad(function() return self(x) end)
+    end, o.capture)
+  end)
+  local parts = {}
+  for batch in dataset:batches{ o.batch_size } do parts[#parts + 1] = step(batch.x) end
+  if #parts == 1 then return parts[1] end
+  return core.no_grad(function() return core.ops.concat(parts, { axis = 1 }) end)
+end
+
+return model

@@ -1,0 +1,39 @@
+--- bp.nn: modules, layers, losses, initialisers.
+local activation = require "bp.nn.activation"
+local lambda = require "bp.nn.lambda"
+local model = require "bp.model"
+local module = require "bp.nn.module"
+local pool2d = require "bp.nn.pool2d"
+local weights = require "bp.nn.weights"
+
+local nn = {
+  module = module.define,
+  sequential = require "bp.nn.sequential",
+  dense = require "bp.nn.dense",
+  conv2d = require "bp.nn.conv2d",
+  max_pool2d = pool2d.max_pool2d,
+  avg_pool2d = pool2d.avg_pool2d,
+  global_max_pool2d = pool2d.global_max_pool2d,
+  global_avg_pool2d = pool2d.global_avg_pool2d,
+  flatten = require "bp.nn.flatten",
+  reshape = require "bp.nn.reshape",
+  dropout = require "bp.nn.dropout",
+  batch_norm = require "bp.nn.batch_norm",
+  rescaling = require "bp.nn.rescaling",
+  lambda = lambda.layer,
+  register = lambda.register,
+  init = require "bp.nn.initializers",
+  loss = require "bp.nn.loss",
+  parameter = weights.parameter,
+}
+for name, class in pairs(activation) do nn[name] = class end
+
+-- What every module can do beyond running forward lives in files of its own.
+local Module = module.Module
+Module.summary = require "bp.nn.summary"
+Module.get_weights, Module.set_weights = weights.get, weights.set
+Module.compile, Module.evaluate, Module.predict = model.compile, model.evaluate, model.predict
+Module.fit = require "bp.fit"
+Module.save = require("bp.serialize").save
+
+return nn

@@ -1,0 +1,300 @@
+--- Modules: things with parameters that map tensors to tensors. Every layer is one, and `nn.module` makes more.
+---
+---     local Net = nn.module("Net", function(self, o)
+---       self.hidden = nn.dense{o.units, activation = "relu"}
+---       self.out = nn.dense(1)
+---     end)
+---     function Net:forward(x) return self.out(self.hidden(x)) end
+---     local net = Net{units = 32}
+---     print(net(x))
+---
+--- Whatever is assigned to a module is looked at in the order of first assignment: modules become children, tensors that want a gradient
+--- become parameters; plain lists are searched too. Layers build their parameters at the first call, when the shape of their input is
+--- known.
+local core = require "bp.core"
+local options = require "bp.options"
+local tree = require "bp.nn.tree"
+
+local module = {}
+
+--- Classes by name: what a saved model may be rebuilt from.
+module.classes = {}
+
+-- The base class: methods every module has.
+local Module = {}
+Module.__name = "module"
+module.Module = Module
+
+local reserved = { forward = true, build = true }
+
+-- An instance keeps everything assigned to it in `values`, so that __newindex sees every assignment; `order` lists the names by first
+-- assignment, `kinds` marks "parameter" and "buffer".
+local function state_of(self)
+  local state = rawget(self, "state")
+  if not state then core.error("nn.module: this is a class, not a module; call it first: local net = Net{...}") end
+  return state
+end
+
+local revision = 0
+
+--- Counts every assignment of a parameter, buffer or child and every freezing: a captured step that was recorded before is out of date.
+---@return integer revision
+function module.revision() return revision end
+
+--- Notes a change of some module's structure.
+function module.touch() revision = revision + 1 end
+
+local function assign(self, key, value)
+  local state = state_of(self)
+  if type(key) == "string" and Module[key] ~= nil and not reserved[key] then
+    core.error(("%s: '%s' is a method of every module; choose another name"):format(self.class_name, key))
+  end
+  local kind = nil
+  if core.is_tensor(value) then
+    kind = state.kinds[key] or (value.requires_grad and "parameter") or nil
+  end
+  if state.values[key] == nil and value ~= nil then
+    local known = false
+    for _, name in ipairs(state.order) do known = known or name == key end
+    if not known then state.order[#state.order + 1] = key end
+  end
+  state.values[key], state.kinds[key] = value, kind
+  if kind or tree.is_module(value) then module.touch() end
+end
+
+local function make_class(name, init)
+  local class = setmetatable({ class_name = name, init = init }, {
+    __index = Module,
+    __name = name .. " (class)",
+    __call = function(class, ...) return class:new(...) end,
+  })
+  class.meta = {
+    __name = name,
+    __index = function(self, key)
+      local value = rawget(self, "state").values[key]
+      if value ~= nil then return value end
+      return class[key]
+    end,
+    __newindex = assign,
+    __call = function(self, ...) return self:call(...) end,
+    __tostring = function(self) return self:describe() end,
+    __pairs = function(self)
+      local list, i = tree.parameters(self), 0
+      return function()
+        i = i + 1
+        if list[i] then return list[i].name, list[i].tensor end
+      end
+    end,
+    __methods = class, -- for completion
+    bp_module = true,
+  }
+  return class
+end
+
+--- A class of modules.
+---@param name string what it is called in summaries, messages and saved files
+---@param init function|nil init(self, ...) receives what the class is called with and assigns layers and parameters
+---@return table class call it to make a module; define class:forward(...) on it
+function module.define(name, init)
+  if type(name) ~= "string" or name == "" then core.error("nn.module: the name is " .. options.describe(name) .. "; expected a string") end
+  if init ~= nil and type(init) ~= "function" then
+    core.error("nn.module: the second value is " .. options.describe(init) .. "; expected a function (self, ...)")
+  end
+  local class = make_class(name, init)
+  module.classes[name] = class
+  return class
+end
+
+function Module.new(class, ...)
+  local self = setmetatable({ state = { values = {}, order = {}, kinds = {}, arguments = table.pack(...) } }, class.meta)
+  rawset(self, "training", true)
+  if class.init then class.init(self, ...) end
+  return self
+end
+
+-- ---- calling -------------------------------------------------------------------------------------------------------------------------
+
+local function shape_of(x)
+  return core.is_tensor(x) and x:shape() or nil
+end
+
+-- Runs build(shape) once. Nothing of it belongs to a capture, and what it makes outlives scopes.
+local function build(self, shape)
+  core.pause(core.no_grad, function() self:build(shape) end)
+  rawset(self, "built_for", shape)
+end
+
+-- The first call tells a layer the shape of its input; other modules remember it for summary().
+local function first_call(self, x)
+  local shape = shape_of(x)
+  if shape and self.build then
+    build(self, shape)
+  elseif self.build then
+    core.error(("%s: the input is %s; expected a tensor"):format(self.class_name, options.describe(x)))
+  elseif shape then
+    rawset(self, "built_for", shape)
+  end
+end
+
+--- Builds the parameters for inputs of a shape, without waiting for the first call.
+---@param shape table|integer of one input, without the batch: {28, 28, 1}
+---@return table self
+function Module:build_for(shape)
+  local full = { 1, table.unpack(type(shape) == "table" and shape or { shape }) }
+  if self.build then
+    build(self, full)
+    return self
+  end
+  local training = self.training
+  self:eval()
+  core.pause(core.no_grad, function() self:call(core.ops.full{ shape = full, value = 0 }) end)
+  return self:train(training)
+end
+
+local observer
+
+--- Has fn(module, inputs, output) called after every module's forward while body runs.
+---@param fn function
+---@param body function
+function module.observe(fn, body)
+  local before = observer
+  local restore <close> = setmetatable({}, { __close = function() observer = before end }) -- luacheck: ignore 211
+  observer = fn
+  body()
+end
+
+--- Runs forward; net(x) is short for it. The first call of a layer builds its parameters for the shape it sees.
+---@param ... any what forward takes
+---@return any ... what forward returns
+function Module:call(...)
+  if self.forward == nil then
+    core.error(("%s: it has no forward; write function %s:forward(x) ... end"):format(self.class_name, self.class_name))
+  end
+  -- while a module runs, core knows its path ("Net/hidden"), so that errors can name it
+  local _ <close> = core.where_push(self:own_name())
+  if not rawget(self, "built_for") then first_call(self, (...)) end
+  if not observer then return self:forward(...) end
+  local result = table.pack(self:forward(...))
+  observer(self, table.pack(...), result[1])
+  return table.unpack(result, 1, result.n)
+end
+
+--- The name the module goes by inside its parent ("conv2d_1"), or that of its class.
+---@return string name
+function Module:own_name()
+  return rawget(self, "given_name") or self.class_name
+end
+
+-- ---- parameters ----------------------------------------------------------------------------------------------------------------------
+
+--- The parameters, each once, in the order of assignment. Fails while a layer has none yet because it was never called.
+---@param filter table|nil { trainable = true }: only those whose gradient is wanted (default: all)
+---@return table tensors a list
+function Module:parameters(filter)
+  tree.require_built(self)
+  local list = {}
+  for _, entry in ipairs(tree.parameters(self)) do
+    if not (filter and filter.trainable) or entry.tensor.requires_grad then list[#list + 1] = entry.tensor end
+  end
+  return list
+end
+
+--- The parameters by name.
+---@return function iterator gives name ("conv2d_1.kernel"), tensor
+function Module:named_parameters()
+  local list, i = tree.parameters(self), 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i].name, list[i].tensor end
+  end
+end
+
+--- The tensors that belong to the state but are not trained (running statistics), by name.
+---@return function iterator gives name, tensor
+function Module:named_buffers()
+  local list, i = tree.buffers(self), 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i].name, list[i].tensor end
+  end
+end
+
+--- Makes a tensor part of the state without training it: it is saved and loaded with the parameters.
+---@param name string the field it is assigned to
+---@param tensor table
+function Module:buffer(name, tensor)
+  state_of(self).kinds[name] = "buffer"
+  self[name] = tensor
+end
+
+--- Direct children: modules assigned to this one, or held in plain lists.
+---@return function iterator gives name, module
+function Module:children()
+  local list, i = tree.children(self), 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i].name, list[i].module end
+  end
+end
+
+--- This module and all below it, each once.
+---@return function iterator gives path ("" for this one), module
+function Module:modules()
+  local list, i = tree.modules(self), 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i].path, list[i].module end
+  end
+end
+
+--- Switches to training (dropout drops, batch norm uses the batch). New modules start in training; fit switches by itself.
+---@param on boolean|nil false for the opposite (default true)
+---@return table self
+function Module:train(on)
+  for _, entry in ipairs(tree.modules(self)) do rawset(entry.module, "training", on ~= false) end
+  return self
+end
+
+--- Switches to inference: the opposite of train().
+---@return table self
+function Module:eval() return self:train(false) end
+
+--- Stops the training of parameters.
+---@param pattern string|nil names as in named_parameters, `*` standing for anything ("conv2d_*"); default all
+---@return integer count how many parameters it names
+function Module:freeze(pattern) return tree.set_trainable(self, pattern, false) end
+
+--- Takes up the training of parameters again.
+---@param pattern string|nil as in freeze
+---@return integer count
+function Module:unfreeze(pattern) return tree.set_trainable(self, pattern, true) end
+
+--- Forgets the gradients gathered so far.
+function Module:zero_grad()
+  for _, entry in ipairs(tree.parameters(self)) do entry.tensor:zero_grad() end
+end
+
+--- Number of elements in all parameters.
+---@return integer count
+function Module:count()
+  local n = 0
+  for _, entry in ipairs(tree.parameters(self)) do n = n + entry.tensor:numel() end
+  return n
+end
+
+--- What the layers' l1 and l2 options add to the loss: the sum over weights of l1*|w| + l2*w^2.
+---@return table|nil penalty a 0-d tensor, nil when no layer asks for any
+function Module:penalty()
+  local total
+  for _, entry in ipairs(tree.modules(self)) do
+    local own = entry.module.own_penalty and entry.module:own_penalty()
+    if own then total = total and total + own or own end
+  end
+  return total
+end
+
+--- One line: the class and what it was made with.
+---@return string text
+function Module:describe() return self.class_name end
+
+return module

@@ -1,0 +1,102 @@
+--- nn.sequential: layers one after another.
+---
+---     local model = nn.sequential{ input = {10}, nn.dense{32, activation = "relu"}, nn.dense(1) }
+---     model:layer(1).kernel, model:layer("dense_2").bias
+---
+--- Layers are called after their kind and a number (dense_1, dense_2); the option `name` of a layer overrides it. The same layer may stand
+--- in several places: it has one set of parameters.
+local core = require "bp.core"
+local module = require "bp.nn.module"
+local options = require "bp.options"
+local tree = require "bp.nn.tree"
+
+local spec = options.define("sequential", "Layers one after another; positional entries are the layers.", {
+  { "input", "ints", min = 1, named = true, help = "shape of one input, without the batch: builds the parameters at once" },
+  { "name", "string", named = true, help = "name of the model in summaries, messages and saved files" },
+})
+
+local Sequential = module.define("sequential")
+Sequential.builtin = true
+
+-- "dense_1", "dense_2": a kind and the how manieth of it, unless the layer brought a name.
+local function name_layers(self, layers)
+  local counts, names, taken = {}, {}, {}
+  for i, one in ipairs(layers) do
+    local given = rawget(one, "options") and one.options.name
+    local name = names[one] or given
+    if not name then
+      counts[one.class_name] = (counts[one.class_name] or 0) + 1
+      name = one.class_name .. "_" .. counts[one.class_name]
+    end
+    if taken[name] and taken[name] ~= one then spec:fail("layers %d and %d are both called '%s'", taken[taken[name]], i, name) end
+    taken[name], taken[one], names[one] = one, taken[one] or i, name
+    if not rawget(one, "given_name") then rawset(one, "given_name", name) end
+  end
+  rawset(self, "names", names)
+end
+
+function Sequential.init(self, given)
+  if given == nil then given = {} end
+  if not options.is_plain(given) then given = { given } end
+  local layers, named = {}, {}
+  for key, value in pairs(given) do
+    if math.type(key) ~= "integer" then named[key] = value end
+  end
+  for i = 1, #given do
+    local value = given[i]
+    if type(value) == "function" then value = require("bp.nn.lambda").layer(value) end
+    if not tree.is_module(value) then
+      local hint = type(value) == "table" and (getmetatable(value) or {}).__name and "; call it: nn.dense(10)" or ""
+      spec:fail("layer %d is %s; expected a layer%s", i, options.describe(value), hint)
+    end
+    layers[i] = value
+  end
+  local o = spec:read(named)
+  rawset(self, "options", o)
+  if o.name then rawset(self, "given_name", o.name) end
+  name_layers(self, layers)
+  self.layers = layers
+  if o.input then self:build_for(o.input) end
+end
+
+-- Names of children in paths: without "layers.".
+function Sequential:child_name(child)
+  return self.names[child]
+end
+
+function Sequential:forward(x)
+  for _, one in ipairs(self.layers) do x = one(x) end
+  return x
+end
+
+--- Adds a layer at the end.
+---@param one table a layer
+---@return table self
+function Sequential:add(one)
+  if not tree.is_module(one) then core.error("sequential: add takes a layer, not " .. options.describe(one)) end
+  local layers = self.layers
+  layers[#layers + 1] = one
+  name_layers(self, layers)
+  module.touch()
+  return self
+end
+
+--- A layer by place or name.
+---@param which integer|string from 1, negative from the end, or "dense_1"
+---@return table layer
+function Sequential:layer(which)
+  local layers = self.layers
+  if math.tointeger(which) then
+    local one = layers[which < 0 and #layers + 1 + which or which]
+    if one then return one end
+    core.error(("sequential: there is no layer %d; there are %d"):format(which, #layers))
+  end
+  local names = {}
+  for i, one in ipairs(layers) do
+    names[i] = self.names[one]
+    if names[i] == which then return one end
+  end
+  core.error(("sequential: there is no layer '%s'%s"):format(tostring(which), options.hint(which, names)))
+end
+
+return Sequential
