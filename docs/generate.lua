@@ -1,0 +1,328 @@
+--- Writes the reference manual from the sources: bplua docs/generate.lua FOLDER, or with --check compares instead of writing.
+-- Four pages: layers and functions of Lua (from `---` comments and the declared option tables), tensor methods (from `/***` comments in
+-- bindings/), ops (from the op table), the C interface (from core/bp*.h and bindings/bplua.h). Anything public without a description is
+-- an error.
+local bp = require "bp"
+local core = require "bp.core"
+local options = require "bp.options"
+
+local check = false
+local folder = "docs/reference"
+for _, word in ipairs(arg) do
+  if word == "--check" then check = true else folder = word end
+end
+
+local problems = {}
+local function problem(...) problems[#problems + 1] = string.format(...) end
+
+local function read(path)
+  local f <close> = assert(io.open(path, "rb"))
+  return f:read "a"
+end
+
+local function files(command)
+  local list = {}
+  local p <close> = io.popen(command)
+  for line in p:lines() do list[#list + 1] = line end
+  table.sort(list)
+  return list
+end
+
+local function anchor(text) return (text:lower():gsub("[^%w%- _]", ""):gsub(" ", "-")) end
+
+-- ---- option tables -------------------------------------------------------------------------------------------------------------------
+
+local function cell(value) return (tostring(value):gsub("|", "\\|"):gsub("\n", " ")) end
+
+local function value_text(value)
+  if value == nil then return "" end
+  if type(value) == "string" then return ("`%q`"):format(value) end
+  if type(value) == "table" then
+    local parts = {}
+    for i, v in ipairs(value) do parts[i] = tostring(v) end
+    return "`{" .. table.concat(parts, ", ") .. "}`"
+  end
+  return "`" .. tostring(value) .. "`"
+end
+
+local function range_text(o)
+  if o.choices then
+    local parts = {}
+    for i, choice in ipairs(o.choices) do parts[i] = tostring(choice) end
+    return table.concat(parts, ", ")
+  end
+  local low, high = o.min, o.max
+  if low and high then return ("%s to %s"):format(low, high) end
+  if low then return low .. " or more" end
+  if high then return "up to " .. high end
+  return ""
+end
+
+local function option_table(out, fields)
+  if #fields == 0 then return end
+  out[#out + 1] = "| option | type | default | range | |"
+  out[#out + 1] = "|--|--|--|--|--|"
+  for _, o in ipairs(fields) do
+    local default = o.required and "required" or value_text(o.default)
+    local kind = cell(o.type or o.kind or "")
+    out[#out + 1] = ("| `%s` | %s | %s | %s | %s |"):format(o.name, kind, default, cell(range_text(o)), cell(o.help or ""))
+  end
+  out[#out + 1] = ""
+end
+
+-- ---- ops -----------------------------------------------------------------------------------------------------------------------------
+
+local function ops_page()
+  local out = { "# Ops", "", "Made from the op table by `make docs`. Every op is `bp.ops.NAME(inputs…, options)`; those marked *method* are",
+    "`x:NAME(…)` too, and those marked *in place* have a form `x:NAME_(…)` that writes over x. Options are given as a table by name, or in",
+    "this order.", "" }
+  local groups, order = {}, {}
+  for _, row in ipairs(core.ops_table()) do
+    if not groups[row.group] then
+      groups[row.group] = {}
+      order[#order + 1] = row.group
+    end
+    table.insert(groups[row.group], row)
+    if not row.summary or row.summary == "" then problem("op %s has no summary", row.name) end
+    for _, input in ipairs(row.inputs) do
+      if not input.help or input.help == "" then problem("op %s: input %s has no description", row.name, input.name) end
+    end
+    for _, o in ipairs(row.options) do
+      if not o.help or o.help == "" then problem("op %s: option %s has no description", row.name, o.name) end
+    end
+  end
+  for _, group in ipairs(order) do
+    out[#out + 1] = "## " .. group:sub(1, 1):upper() .. group:sub(2) .. "\n"
+    for _, row in ipairs(groups[group]) do
+      local names = {}
+      for i, input in ipairs(row.inputs) do
+        names[i] = input.optional and "[" .. input.name .. "]" or input.variadic and input.name .. "…" or input.name
+      end
+      if #row.options > 0 then names[#names + 1] = "options" end
+      local notes = {}
+      for _, flag in ipairs{ "method", "inplace", "view", "internal" } do
+        if row.flags and row.flags[flag] then notes[#notes + 1] = flag == "inplace" and "in place" or flag end
+      end
+      out[#out + 1] = ("### %s\n\n`bp.ops.%s(%s)`%s\n"):format(row.name, row.name, table.concat(names, ", "),
+        #notes > 0 and " — *" .. table.concat(notes, ", ") .. "*" or "")
+      out[#out + 1] = row.summary .. "\n"
+      if row.detail and row.detail ~= "" then out[#out + 1] = row.detail .. "\n" end
+      for _, input in ipairs(row.inputs) do out[#out + 1] = ("- `%s`: %s"):format(input.name, input.help or "") end
+      if row.outputs and row.outputs ~= "" then out[#out + 1] = "- result: " .. row.outputs end
+      out[#out + 1] = ""
+      option_table(out, row.options)
+    end
+  end
+  return table.concat(out, "\n") .. "\n"
+end
+
+-- ---- Lua -----------------------------------------------------------------------------------------------------------------------------
+
+-- Blocks of `---` lines, each with the code line that follows it.
+local function doc_blocks(path)
+  local blocks, current, number = {}, nil, 0
+  for line in (read(path) .. "\n"):gmatch "(.-)\n" do
+    number = number + 1
+    local text = line:match "^%s*%-%-%-%s?(.*)$"
+    if text then
+      current = current or {}
+      current[#current + 1] = text
+    elseif current then
+      blocks[#blocks + 1] = { text = current, code = line, line = number }
+      current = nil
+    end
+  end
+  return blocks
+end
+
+-- The name that a code line defines, as a user writes it.
+local function defined_name(code, aliases)
+  local name = code:match "^%s*function%s+([%w_.:]+)" or code:match "^%s*([%w_.]+)%s*=[^=]" or code:match "^%s*local%s+([%w_]+)%s*="
+  if not name then return nil end
+  local head, rest = name:match "^([%w_]+)(.*)$"
+  return (aliases[head] or head) .. rest
+end
+
+-- Comment lines into Markdown: ---@param and ---@return become a list.
+local function render(text)
+  local body, list = {}, {}
+  for _, line in ipairs(text) do
+    local name, kind, help = line:match "^@param%s+(%S+)%s+(%S+)%s*(.*)$"
+    if name then list[#list + 1] = ("- `%s` (%s) %s"):format(name, kind, help)
+    elseif line:match "^@return" then
+      local what, rest = line:match "^@return%s+(%S+)%s*(.*)$"
+      list[#list + 1] = ("- returns %s %s"):format(what or "", rest or "")
+    elseif not line:match "^@" then body[#body + 1] = line end
+  end
+  local result = table.concat(body, "\n"):gsub("%s+$", "")
+  if #list > 0 then result = result .. "\n\n" .. table.concat(list, "\n") end
+  return result
+end
+
+local documented = {} -- "source:line" of every function with a block
+
+local function lua_page()
+  local out = { "# Lua", "", "Made from the sources by `make docs`.", "" }
+  local declared = {}
+  for _, spec in ipairs(options.declared) do declared[spec.name] = spec end
+  local toc, body = {}, {}
+  for _, path in ipairs(files "find lua/bp -name '*.lua'") do
+    local blocks = doc_blocks(path)
+    local module = path:gsub("^lua/", ""):gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", ".")
+    if #blocks == 0 then problem("%s has no `---` description at its head", path) end
+    local internal = blocks[1] and table.concat(blocks[1].text, "\n"):match "@internal"
+    local sections = {}
+    for i, block in ipairs(blocks) do
+      documented[path .. ":" .. block.line] = true
+      local private = table.concat(block.text, "\n"):match "@private"
+      local name = i > 1 and defined_name(block.code, {}) or nil
+      if not internal and not private and (i == 1 or name) then
+        if i == 1 then sections[#sections + 1] = render(block.text) .. "\n"
+        else sections[#sections + 1] = ("### %s\n\n%s\n"):format(name, render(block.text)) end
+      end
+    end
+    if not internal and #sections > 0 then
+      toc[#toc + 1] = ("- [%s](#%s)"):format(module, anchor(module))
+      body[#body + 1] = ("## %s\n\n%s"):format(module, table.concat(sections, "\n"))
+    end
+  end
+  body[#body + 1] = "## Options\n\nWhat each constructor takes in its table. Positional entries follow this order; a single value may stand "
+    .. "alone.\n"
+  local names = {}
+  for name in pairs(declared) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local spec = declared[name]
+    body[#body + 1] = ("### %s options\n\n%s\n"):format(name, spec.summary or "")
+    for _, field in ipairs(spec.fields) do
+      if not field.help or field.help == "" then problem("option '%s' of %s has no description", field.name, name) end
+    end
+    option_table(body, spec.fields)
+  end
+  table.move(toc, 1, #toc, #out + 1, out)
+  out[#out + 1] = "- [Options](#options)\n"
+  table.move(body, 1, #body, #out + 1, out)
+  return table.concat(out, "\n") .. "\n"
+end
+
+-- ---- C comments ----------------------------------------------------------------------------------------------------------------------
+
+-- "/*** signature\n * text */" blocks of the bindings, by signature name.
+local bound = {}
+local function bindings_page()
+  local out = { "# Tensors and functions written in C", "",
+    "Made from the sources by `make docs`. Ops that are methods are in [ops](ops.md).", "" }
+  local entries = {}
+  for _, path in ipairs(files "ls bindings/*.c") do
+    for block in read(path):gmatch "/%*%*%*%s(.-)%*/" do
+      local signature, text = block:match "^([^\n]*)\n?(.*)$"
+      text = ("\n" .. text):gsub("\n%s*%*%s?", "\n"):gsub("^%s+", ""):gsub("%s+$", "")
+      signature = signature:gsub("%s+$", "")
+      local name = signature:match "^[%w_.]+[:.]([%w_]+)" or signature
+      bound[name] = true
+      if text == "" then problem("%s: %s has no description", path, signature) end
+      entries[#entries + 1] = ("### %s\n\n`%s`\n\n%s\n"):format(name, signature, text)
+    end
+  end
+  table.sort(entries)
+  table.move(entries, 1, #entries, #out + 1, out)
+  return table.concat(out, "\n") .. "\n"
+end
+
+-- Declarations of a header with the comment above them. A comment covers every declaration up to the next blank line or comment.
+local function c_page()
+  local out = { "# C", "", "Made from the headers by `make docs`.", "" }
+  for _, path in ipairs(files "ls core/bp*.h bindings/bplua.h") do
+    out[#out + 1] = ("## %s\n"):format(path:match "[^/]+$")
+    local comment, covered, inside, depth = nil, false, nil, 0
+    local body = read(path)
+    for line in (body .. "\n"):gmatch "(.-)\n" do
+      if inside then
+        local last = line:match "^(.-)%s*%*/"
+        inside[#inside + 1] = ((last or line):gsub("^%s*%*?%s?", ""))
+        if last then comment, covered, inside = table.concat(inside, " "), false, nil end
+      elseif line:match "^/%*" then
+        local whole = line:match "^/%*%s?(.-)%s*%*/"
+        if whole then comment, covered = whole, false else inside = { (line:gsub("^/%*%s?", "")) } end
+      elseif line == "" then
+        if covered then comment = nil end
+      elseif depth == 0 and line:match "^[%a].*%(.*%)[^{]*;" then
+        local name = line:match "([%w_]+)%s*%("
+        if not comment or comment:match "^%-%-%-%-" then problem("%s: %s has no description", path, name)
+        else
+          out[#out + 1] = ("### %s\n\n```c\n%s\n```\n"):format(name, line:gsub("^%s+", ""))
+          if not covered then out[#out + 1] = comment .. "\n" end
+          covered = true
+        end
+      elseif line:match "^[%a}]" then covered = true end
+      local opened, closed = select(2, line:gsub("{", "")), select(2, line:gsub("}", ""))
+      if not line:match 'extern "C"' and not line:match "^}$" then depth = math.max(0, depth + opened - closed) end
+    end
+  end
+  return table.concat(out, "\n") .. "\n"
+end
+
+-- ---- what is reachable must be described ---------------------------------------------------------------------------------------------
+
+local function check_reachable()
+  local ops = {}
+  for _, row in ipairs(core.ops_table()) do ops[row.name], ops[row.name .. "_"] = true, true end
+  local seen = {}
+  local function visit(name, value)
+    if type(value) == "function" then
+      local info = debug.getinfo(value, "S")
+      local last = name:match "[%w_]+$"
+      if info.what == "C" then
+        if not bound[last] and not ops[last] then problem("%s is a C function without a /*** description in bindings/", name) end
+      elseif info.source:match "lua/bp/" then
+        local path = info.source:gsub("^@.-(lua/bp/)", "%1")
+        if not documented[path .. ":" .. info.linedefined] and not seen[value] then
+          problem("%s (%s:%d) has no `---` description", name, path, info.linedefined)
+        end
+      end
+      seen[value] = true
+    elseif type(value) == "table" and not seen[value] and not core.is_tensor(value) then
+      seen[value] = true
+      if getmetatable(value) == nil then
+        for key, v in pairs(value) do
+          if type(key) == "string" then visit(name .. "." .. key, v) end
+        end
+      end
+    end
+  end
+  visit("bp", bp)
+  local methods = debug.getmetatable(bp.zeros(1)).__methods
+  for key, value in pairs(type(methods) == "table" and methods or {}) do
+    if type(value) == "function" and not bound[key] and not ops[key] then
+      problem("tensor method %s has no /*** description in bindings/", key)
+    end
+  end
+end
+
+-- ---- main ----------------------------------------------------------------------------------------------------------------------------
+
+local pages = { ["ops.md"] = ops_page(), ["lua.md"] = lua_page(), ["tensors.md"] = bindings_page(), ["c.md"] = c_page() }
+check_reachable()
+
+-- A code block of docs/ that says <!-- file: PATH --> is that file.
+for _, path in ipairs(files "ls docs/*.md README.md") do
+  for name, code in read(path):gmatch "<!%-%- file: (%S+) %-%->\n```%w*\n(.-)```" do
+    if read(name) ~= code then problem("%s shows %s, which has changed; copy it anew", path, name) end
+  end
+end
+
+if not check then os.execute("mkdir -p " .. folder) end
+for name, text in pairs(pages) do
+  local path = folder .. "/" .. name
+  if check then
+    local f = io.open(path, "rb")
+    if not f or f:read "a" ~= text then problem("%s is not what the sources say; run make docs", path) end
+    if f then f:close() end
+  else
+    local f <close> = assert(io.open(path, "wb"))
+    f:write(text)
+  end
+end
+table.sort(problems)
+for _, text in ipairs(problems) do io.stderr:write(text, "\n") end
+if #problems > 0 then os.exit(1) end
