@@ -191,7 +191,7 @@ test-long: build test-programs	## the tests that take minutes
 .PHONY: asan ubsan valgrind gcstress
 asan:	## the suite under the address and leak sanitizers
 	@$(MAKE) -j$(JOBS) --no-print-directory BUILD=build/asan CFLAGS='-O1 -g -fsanitize=address -fno-omit-frame-pointer' build test-programs
-	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 BUILD=build/asan $(LUA) tests/run.lua c lua scripts embed
+	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1 BUILD=build/asan $(LUA) tests/run.lua c lua scripts embed
 ubsan:	## the suite under the undefined-behaviour sanitizer
 	@$(MAKE) -j$(JOBS) --no-print-directory BUILD=build/ubsan CFLAGS='-O1 -g -fsanitize=undefined -fno-sanitize-recover=all' build test-programs
 	@UBSAN_OPTIONS=print_stacktrace=1 BUILD=build/ubsan $(LUA) tests/run.lua c lua scripts embed
@@ -212,6 +212,7 @@ check:	## warnings as errors, luacheck, format, who includes whom, sizes, docume
 	$(LUA) tests/check/format.lua $(C_FILES)
 	$(LUA) tests/check/includes.lua
 	$(LUA) tests/check/sizes.lua
+	$(LUA) tests/check/tile.lua build/werror
 	@$(MAKE) --no-print-directory build check-docs
 
 format:	## lay out the C sources as .clang-format says
@@ -231,13 +232,13 @@ $(BUILD)/tests/bench/%: tests/bench/%.c $(BUILD)/libbp.a
 	$(call show,CC)
 	$(Q)$(COMPILE_TEST) $(LDFLAGS) -o $@ $< $(BUILD)/libbp.a $(LIBS) -ldl
 
-bench: build $(BENCH_BIN)	## speed: of the kernels, and what tests/bench/*.lua measure
+bench: build $(BENCH_BIN)	## speed beside the peers that make bench-peers has installed, and of the kernels; BENCH_FLAGS="--rounds 7 cnn_mnist"
+	@$(BUILD)/bplua tests/bench/run.lua $(BENCH_FLAGS)
 	@for b in $(BENCH_BIN); do $$b || exit 1; done
-	@for b in $(wildcard tests/bench/*.lua); do $(BUILD)/bplua $$b $(BENCH_FLAGS) || exit 1; done
-bench-quick: build	## the scripts alone, in half a minute
-	@for b in $(wildcard tests/bench/*.lua); do $(BUILD)/bplua $$b --quick || exit 1; done
-bench-peers:	## what other frameworks need for the same (makes a Python environment of 3 GB first)
-	$$(tests/bench/peers.sh | tail -n 1) tests/bench/peers/measure.py
+bench-quick: build	## instructions per step against tests/bench/baseline.lua: fails where they grew by more than a quarter
+	@$(BUILD)/bplua tests/bench/quick.lua
+bench-peers:	## install PyTorch, TensorFlow, JAX and onnxruntime in $$BP_PEERS (3 GB, outside the tree)
+	@tests/bench/peers.sh
 
 .PHONY: demo
 demo:	## install what is missing, build, train the convolutional net on Fashion-MNIST

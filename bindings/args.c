@@ -27,7 +27,8 @@ int lbp_checkdtype(lua_State *L, int idx, const char *who, int def)
 {
     bp_dtype dtype;
     if (lua_isnoneornil(L, idx)) return def;
-    if (lua_type(L, idx) != LUA_TSTRING) lbp_error(L, "%s: dtype is %s; one of f32, f64, i32, i64, u8, bool is expected", who, lbp_describe(L, idx));
+    if (lua_type(L, idx) != LUA_TSTRING)
+        lbp_error(L, "%s: dtype is %s; one of f32, f64, i32, i64, u8, bool is expected", who, lbp_describe(L, idx));
     const char *name = lua_tostring(L, idx);
     if (bp_dtype_find(name, &dtype)) return (int)dtype;
     const char *near = lbp_nearest(name, BP_DTYPE_COUNT, dtype_at, NULL);
@@ -47,7 +48,8 @@ int lbp_checkshape(lua_State *L, int idx, const char *who, int64_t *shape)
         check_size(L, idx, who, shape);
         return 1;
     }
-    if (lua_type(L, idx) != LUA_TTABLE) lbp_error(L, "%s: the shape is %s; a list of sizes such as {2, 3} is expected", who, lbp_describe(L, idx));
+    if (lua_type(L, idx) != LUA_TTABLE)
+        lbp_error(L, "%s: the shape is %s; a list of sizes such as {2, 3} is expected", who, lbp_describe(L, idx));
     lua_Unsigned n = lua_rawlen(L, idx);
     if (n > BP_MAX_DIMS) lbp_error(L, "%s: a shape of %d dimensions; at most %d are possible", who, (int)n, BP_MAX_DIMS);
     for (int i = 0; i < (int)n; i++) {
@@ -68,7 +70,8 @@ static void unknown_option(lua_State *L, const char *who, const char *const *nam
     luaL_Buffer b;
     int n = 0;
     while (names[n]) n++;
-    if (lua_type(L, -1) != LUA_TSTRING) lbp_error(L, "%s: option table has an entry at %s; options are given by name", who, lbp_describe(L, -1));
+    if (lua_type(L, -1) != LUA_TSTRING)
+        lbp_error(L, "%s: option table has an entry at %s; options are given by name", who, lbp_describe(L, -1));
     const char *word = lua_tostring(L, -1), *near = lbp_nearest(word, n, name_at, names);
     luaL_buffinit(L, &b);
     for (int i = 0; i < n; i++) {
@@ -84,7 +87,8 @@ bool lbp_options(lua_State *L, int idx, const char *who, const char *const *name
 {
     if (lua_isnoneornil(L, idx)) return false;
     idx = lua_absindex(L, idx);
-    if (lua_type(L, idx) != LUA_TTABLE) lbp_error(L, "%s: options are %s; a table such as {%s = ...} is expected", who, lbp_describe(L, idx), names[0]);
+    if (lua_type(L, idx) != LUA_TTABLE)
+        lbp_error(L, "%s: options are %s; a table such as {%s = ...} is expected", who, lbp_describe(L, idx), names[0]);
     lua_pushnil(L);
     while (lua_next(L, idx)) {
         lua_pop(L, 1);

@@ -3,7 +3,6 @@
 
 #include "../core/autodiff/tape.h"
 
-
 /* ---- backward ---- */
 
 static const char *const backward_names[] = { "grad", "retain_graph", "create_graph", NULL };
@@ -12,17 +11,20 @@ static const char *const backward_names[] = { "grad", "retain_graph", "create_gr
 static bp_backward_options read_options(lua_State *L, int idx, const char *who)
 {
     lbp_options(L, idx, who, backward_names);
-    bp_backward_options o = { lbp_option_boolean(L, idx, who, "retain_graph", false), lbp_option_boolean(L, idx, who, "create_graph", false) };
+    bp_backward_options o = { lbp_option_boolean(L, idx, who, "retain_graph", false),
+                              lbp_option_boolean(L, idx, who, "create_graph", false) };
     lbp_option_tensor(L, idx, who, "grad");
-    if (lua_type(L, idx) == LUA_TTABLE) lua_getfield(L, idx, "grad");
-    else lua_pushnil(L);
+    if (lua_type(L, idx) == LUA_TTABLE)
+        lua_getfield(L, idx, "grad");
+    else
+        lua_pushnil(L);
     return o;
 }
 
 /*** t:backward{grad =, retain_graph = false, create_graph = false}
- * Adds the gradient of t to the grad of every leaf that t depends on. grad weighs the elements of t (same shape and dtype; default 1, for a t of one
- * element). retain_graph keeps the history for another backward; create_graph notes the gradient's own computation, for gradients of gradients.
- * t:backward(grad, {...}) is the same. Errors: t has no history, or a used one; a value it needs was changed in place. */
+ * Adds the gradient of t to the grad of every leaf that t depends on. grad weighs the elements of t (same shape and dtype; default 1, for a
+ * t of one element). retain_graph keeps the history for another backward; create_graph notes the gradient's own computation, for gradients
+ * of gradients. t:backward(grad, {...}) is the same. Errors: t has no history, or a used one; a value it needs was changed in place. */
 static int backward(lua_State *L)
 {
     lbp_state *s = lbp_enter(L);
@@ -41,8 +43,8 @@ static int backward(lua_State *L)
 }
 
 /*** core.gradients(y, xs, {grad =, retain_graph = false, create_graph = false}) -> list
- * The gradients of y for a list of tensors, false where y does not depend on one, without touching any grad. For one tensor instead of a list its gradient,
- * or nil. Options as for t:backward. */
+ * The gradients of y for a list of tensors, false where y does not depend on one, without touching any grad. For one tensor instead of a
+ * list its gradient, or nil. Options as for t:backward. */
 static int gradients(lua_State *L)
 {
     lbp_state *s = lbp_enter(L);
@@ -54,8 +56,10 @@ static int gradients(lua_State *L)
     int n = one ? 1 : (int)lua_rawlen(L, 2), first = lua_gettop(L) + 1;
     luaL_checkstack(L, 2 * n + 8, "too many tensors");
     for (int i = 0; i < n; i++) {
-        if (one) lua_pushvalue(L, 2);
-        else lua_rawgeti(L, 2, i + 1);
+        if (one)
+            lua_pushvalue(L, 2);
+        else
+            lua_rawgeti(L, 2, i + 1);
         if (!lbp_totensor(L, -1)) lbp_error(L, "gradients: entry %d of the list is %s; a tensor is expected", i + 1, lbp_describe(L, -1));
     }
     bp_tensor **wrt = (bp_tensor **)lua_newuserdatauv(L, (2 * (size_t)n + 1) * sizeof *wrt, 0), **found = wrt + n;
@@ -78,8 +82,10 @@ static int gradients(lua_State *L)
     }
     lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
-        if (lbp_testbox(L, boxes + i)->tensor) lua_pushvalue(L, boxes + i);
-        else lua_pushboolean(L, 0);
+        if (lbp_testbox(L, boxes + i)->tensor)
+            lua_pushvalue(L, boxes + i);
+        else
+            lua_pushboolean(L, 0);
         lua_rawseti(L, -2, i + 1);
     }
     return 1;
@@ -98,7 +104,10 @@ void lbp_push_grad(lua_State *L, int idx)
     t = bp_tensor_retain(lbp_checktensor(L, idx));
     bp_status status = bp_settle_grad(t);
     bp_tensor *grad = bp_tensor_grad(t);
-    if (grad) lbp_fill(box, bp_tensor_retain(grad));
+    if (grad) {
+        lbp_fill(box, bp_tensor_retain(grad));
+        t->var->grad_zero = false; /* whoever has it may change it */
+    }
     bp_tensor_release(t);
     lbp_check(L, status);
 }
@@ -128,8 +137,8 @@ void lbp_set_requires_grad(lua_State *L, int idx, bool wanted)
 }
 
 /*** t:requires_grad_(wanted = true) -> t
- * Says whether a gradient is wanted for t, an f32 or f64 tensor that is no result of an op; t.requires_grad tells, and sets it as well. Plans captured
- * before a parameter is frozen or thawed are made anew. */
+ * Says whether a gradient is wanted for t, an f32 or f64 tensor that is no result of an op; t.requires_grad tells, and sets it as well.
+ * Plans captured before a parameter is frozen or thawed are made anew. */
 static int requires_grad(lua_State *L)
 {
     lbp_checktensor(L, 1);
@@ -184,9 +193,32 @@ static int for_each(lua_State *L, const char *who, bp_status (*fn)(bp_tensor *))
  * t:zero_grad() for every tensor of a list. */
 static int zero_grads(lua_State *L) { return for_each(L, "zero_grads", bp_tensor_zero_grad); }
 
-/*** core.settle_grads(list)
- * Writes zeros into the gradients that count as zero but were not overwritten yet, before an optimizer reads whole blocks of them. */
-static int settle_grads(lua_State *L) { return for_each(L, "settle_grads", bp_settle_grad); }
+/*** core.gather_grads(list, grad) -> count
+ * Brings the block of gradients that core.flatten made for these tensors up to date, before an optimizer reads it: gradients that were set
+ * since move into it, those that count as zero are zero, also those of tensors that require none. Returns how many of the tensors had a
+ * gradient since it last counted as zero. */
+static int gather_grads(lua_State *L)
+{
+    lbp_enter(L);
+    if (lua_type(L, 1) != LUA_TTABLE) lbp_typeerror(L, 1, "gather_grads", "a list of tensors");
+    lua_settop(L, 2);
+    int n = (int)lua_rawlen(L, 1), reached;
+    bp_tensor **list = (bp_tensor **)lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *list, 0);
+    lbp_hold(L, 2);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, 1, i + 1);
+        if (!(list[i] = lbp_totensor(L, -1)))
+            lbp_error(L, "gather_grads: entry %d of the list is %s; a tensor is expected", i + 1, lbp_describe(L, -1));
+        lua_pop(L, 1);
+    }
+    bp_tensor *grad = lbp_checktensor(L, 2);
+    for (int i = 0; i < n; i++) bp_tensor_retain(list[i]);
+    bp_status status = bp_gather_grads(n, list, grad, &reached);
+    for (int i = 0; i < n; i++) bp_tensor_release(list[i]);
+    lbp_check(L, status);
+    lua_pushinteger(L, reached);
+    return 1;
+}
 
 /*** t:detach() -> tensor
  * The same values in the same memory, without history. */
@@ -201,8 +233,8 @@ static int detach(lua_State *L)
 }
 
 /*** core.flatten(list) -> {data =, grad =, offsets =}
- * Moves leaves of one dtype into one block, and their gradients into another, so that an optimizer is one pass; they become views of them. data and
- * grad are 1-d; tensor i begins at offsets[i] (from 1), on a 64-byte boundary; the gaps hold zeros. */
+ * Moves leaves of one dtype into one block, and their gradients into another, so that an optimizer is one pass; they become views of them.
+ * data and grad are 1-d; tensor i begins at offsets[i] (from 1), on a 64-byte boundary; the gaps hold zeros. */
 static int flatten(lua_State *L)
 {
     lbp_state *s = lbp_enter(L);
@@ -220,7 +252,8 @@ static int flatten(lua_State *L)
     bp_tensor **list = (bp_tensor **)lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *list, 0);
     for (int i = 0; i < n; i++) {
         lua_rawgeti(L, 1, i + 1);
-        if (!(list[i] = lbp_totensor(L, -1))) lbp_error(L, "flatten: entry %d of the list is %s; a tensor is expected", i + 1, lbp_describe(L, -1));
+        if (!(list[i] = lbp_totensor(L, -1)))
+            lbp_error(L, "flatten: entry %d of the list is %s; a tensor is expected", i + 1, lbp_describe(L, -1));
     }
     bp_tensor *d, *g;
     for (int i = 0; i < n; i++) bp_tensor_retain(list[i]);
@@ -277,10 +310,12 @@ static int training(lua_State *L) { return mode(L, "training", bp_training, bp_s
 
 void lbp_open_autograd(lua_State *L, lbp_state *s)
 {
-    static const luaL_Reg functions[] = { { "gradients", gradients },       { "flatten", flatten }, { "zero_grads", zero_grads }, { "settle_grads", settle_grads },   { "no_grad", no_grad }, { "enable_grad", enable_grad },
+    static const luaL_Reg functions[] = { { "gradients", gradients },       { "flatten", flatten },   { "zero_grads", zero_grads },
+                                          { "gather_grads", gather_grads }, { "no_grad", no_grad },   { "enable_grad", enable_grad },
                                           { "grad_enabled", grad_enabled }, { "training", training }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "backward", backward },   { "requires_grad_", requires_grad }, { "retain_grad", retain_grad },
-                                        { "zero_grad", zero_grad }, { "detach", detach },                { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "backward", backward },       { "requires_grad_", requires_grad },
+                                        { "retain_grad", retain_grad }, { "zero_grad", zero_grad },
+                                        { "detach", detach },           { NULL, NULL } };
     (void)s;
     luaL_setfuncs(L, functions, 0);
     lua_getfield(L, -1, "methods");

@@ -1,9 +1,9 @@
 /* box.c - the userdata "bp.Tensor": a box that owns one reference to a tensor, and how Lua's collector learns of its bytes.
  *
- * Lua sees a box of a hundred bytes where megabytes hang. So whenever a box is made, the bytes alive in the context (the cache of free blocks not
- * counted) are compared with `collect_at`; above it a full collection runs. After one, collect_at lies above what is alive by as much as is
- * alive, at least SLACK: garbage never outweighs what is in use, and the cost of collecting is spread over many bytes. While less is
- * alive than then, collect_at sinks slowly, so that one large phase does not leave room for as much garbage ever after. */
+ * Lua sees a box of a hundred bytes where megabytes hang. So whenever a box is made, the bytes alive in the context (the cache of free
+ * blocks not counted) are compared with `collect_at`; above it a full collection runs. After one, collect_at lies above what is alive by as
+ * much as is alive, at least SLACK: garbage never outweighs what is in use, and the cost of collecting is spread over many bytes. While
+ * less is alive than then, collect_at sinks slowly, so that one large phase does not leave room for as much garbage ever after. */
 #include "lbp.h"
 
 #include "../core/base/memory.h"
@@ -31,30 +31,54 @@ static void pace_collector(lua_State *L, lbp_state *s)
 
 static void release_box(lbp_owned *o)
 {
-    lbp_box *box = lbp_box_of(o);
+    lbp_box *box = (lbp_box *)o;
     bp_tensor *t = box->tensor;
     box->tensor = NULL;
     bp_tensor_release(t);
 }
 
+/* What Lua sees of a tensor. */
+typedef struct handle {
+    const void *tag; /* &lbp_box_tag */
+    lbp_state *state;
+    lbp_box *box;
+} handle;
+
+static handle *test_handle(lua_State *L, int idx)
+{
+    handle *h = (handle *)lua_touserdata(L, idx);
+    /* rawlen is 0 for light userdata */
+    return h && lua_rawlen(L, idx) == sizeof *h && h->tag == &lbp_box_tag ? h : NULL;
+}
+
 lbp_box *lbp_newbox(lua_State *L, lbp_state *s)
 {
     pace_collector(L, s);
-    lbp_box *box = (lbp_box *)lua_newuserdatauv(L, sizeof *box, 0);
-    memset(box, 0, sizeof *box);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &lbp_box_tag);
-    lua_setmetatable(L, -2);
-    box->tag = &lbp_box_tag;
-    box->state = s;
+    handle *h = (handle *)lua_newuserdatauv(L, sizeof *h, 0);
+    h->tag = NULL; /* no tensor until it has its box */
+    lbp_box *box = (lbp_box *)lbp_take_cell(L, s);
+    h->state = s;
+    h->box = box;
+    h->tag = &lbp_box_tag;
     box->born = ++s->born;
     box->persistent = s->persist > 0;
     box->link.release = release_box;
-    lbp_owned *head = &s->boxes;
-    box->link.next = head->next;
-    box->link.prev = head;
-    head->next->prev = &box->link;
-    head->next = &box->link;
+    lbp_own(&s->boxes, &box->link);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &lbp_box_tag);
+    lua_setmetatable(L, -2);
     return box;
+}
+
+int lbp_collect_box(lua_State *L)
+{
+    handle *h = test_handle(L, 1);
+    if (!h || h->box == &h->state->dead) return 0;
+    lbp_box *box = h->box;
+    h->box = &h->state->dead;
+    if (!h->state->ctx) return 0;
+    lbp_empty(box);
+    lbp_give_cell(h->state, &box->link);
+    return 0;
 }
 
 void lbp_fill(lbp_box *box, bp_tensor *t)
@@ -72,9 +96,9 @@ void lbp_empty(lbp_box *box)
 
 lbp_box *lbp_testbox(lua_State *L, int idx)
 {
-    lbp_box *box = (lbp_box *)lua_touserdata(L, idx);
-    /* rawlen is 0 for light userdata */
-    return box && lua_rawlen(L, idx) == sizeof *box && box->tag == &lbp_box_tag ? box : NULL;
+    handle *h = test_handle(L, idx);
+    if (!h) return NULL;
+    return h->state->ctx ? h->box : &h->state->dead;
 }
 
 static void freed(lua_State *L) __attribute__((noreturn));

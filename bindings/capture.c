@@ -1,7 +1,8 @@
 /* capture.c - core.capture(fn): fn runs once while a plan notes it; later calls with the same key replay the plan.
  *
- * Arguments may be tensors, plain values, and tables of these; a table with a metatable (a net, a data set) counts as one value by identity.
- * Results may be tensors and tables of tensors; a replay gives them back in the same arrangement, and other values as they were the first time. */
+ * Arguments may be tensors, plain values, and tables of these; a table with a metatable (a net, a data set) counts as one value by
+ * identity. Results may be tensors and tables of tensors; a replay gives them back in the same arrangement, and other values as they were
+ * the first time. */
 #include "capture.h"
 
 #include <string.h>
@@ -11,49 +12,46 @@ enum { MAX_PLANS = 64 };
 
 /* One plan and how to give back its results. */
 typedef struct entry {
-    lbp_owned link;
-    bp_plan *plan;
+    lbp_held *owner; /* of the plan */
     uint64_t generation;
     int n_in, n_out, n_arguments;
+    bool single;                 /* the result is one tensor and nothing else: no arrangement is looked at */
     int ends[LBP_MAX_ARGUMENTS]; /* of each argument in the key */
     size_t size;
     char key[];
 } entry;
-enum { UV_ARRANGEMENT = 1, UV_ANCHORS = 2 /* the arguments that the key names by address */ };
+enum { UV_ARRANGEMENT = 1, UV_ANCHORS = 2 /* the arguments that the key names by address */, UV_OWNER = 3 };
 
 typedef struct captured {
+    const void *tag; /* &captured_tag: told from other userdata without a table lookup */
     lbp_state *state;
-    int n, latest;
+    int n, latest, n_hooks;
     entry *entries[MAX_PLANS];
 } captured;
-enum { UV_FUNCTION = 1, UV_ENTRIES = 2 /* the list that keeps the entries */ };
+enum { UV_FUNCTION = 1, UV_ENTRIES = 2 /* the list that keeps the entries */, UV_HOOKS = 3 };
+static const char captured_tag = 0;
 
 /* ---- the list of plans ---- */
 
-static void release_entry(lbp_owned *o)
+static void release_plan(lbp_guard *g)
 {
-    entry *e = (entry *)((char *)o - offsetof(entry, link));
-    bp_plan_release(e->plan);
-    e->plan = NULL;
+    bp_plan_release((bp_plan *)g->as.pointer);
+    g->as.pointer = NULL;
 }
 
-static int collect_entry(lua_State *L)
-{
-    entry *e = (entry *)lua_touserdata(L, 1);
-    lbp_disown(&e->link);
-    release_entry(&e->link);
-    return 0;
-}
+static bp_plan *plan_of(const entry *e) { return e->owner->guard ? (bp_plan *)e->owner->guard->as.pointer : NULL; }
 
-static bool usable(const entry *e, const lbp_state *s) { return e->plan && e->generation == s->generation && !bp_plan_is_stale(e->plan); }
+static bool usable(const entry *e, const lbp_state *s)
+{
+    return plan_of(e) && e->generation == s->generation && !bp_plan_is_stale(plan_of(e));
+}
 
 static bool matches(const entry *e, const lbp_key *k) { return e->size == k->size && memcmp(e->key, k->bytes, k->size) == 0; }
 
 /* The place of the key's plan, or -1. */
 static int find_entry(captured *c, const lbp_key *k)
 {
-    for (int i = 0; i < c->n; i++) {
-        int at = (c->latest + i) % c->n;
+    for (int i = 0, at = c->latest; i < c->n; i++, at = at + 1 < c->n ? at + 1 : 0) {
         if (matches(c->entries[at], k) && usable(c->entries[at], c->state)) return c->latest = at;
     }
     return -1;
@@ -66,8 +64,7 @@ static void drop_stale(lua_State *L, captured *c)
     lua_getiuservalue(L, 1, UV_ENTRIES);
     for (int i = 0; i < c->n; i++) {
         if (!usable(c->entries[i], c->state)) {
-            lbp_disown(&c->entries[i]->link);
-            release_entry(&c->entries[i]->link);
+            if (c->entries[i]->owner->guard) lbp_unguard(c->entries[i]->owner->guard);
             continue;
         }
         lua_rawgeti(L, -1, i + 1);
@@ -96,10 +93,11 @@ static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k)
         from_before = e->ends[which];
     }
     if (which == k->n_arguments || which == e->n_arguments)
-        lbp_error(L, "capture: %d plans were made, which is the limit, because the number of arguments or a mode keeps changing", MAX_PLANS);
+        lbp_error(L, "capture: %d plans were made, which is the limit, because the number of arguments or a mode keeps changing",
+                  MAX_PLANS);
     lbp_error(L,
-              "capture: %d plans were made, which is the limit, because argument %d keeps changing (it is now %s); pass a number that changes as a "
-              "tensor, and batches of few different shapes",
+              "capture: %d plans were made, which is the limit, because argument %d keeps changing (it is now %s); "
+              "pass a number that changes as a tensor, and batches of few different shapes",
               MAX_PLANS, which + 1, lbp_describe(L, 2 + which));
 }
 
@@ -123,22 +121,19 @@ static void copy_arguments(lua_State *L, lbp_state *s, int last)
     }
 }
 
-static entry *push_entry(lua_State *L, const lbp_state *s, const lbp_key *k, int last)
+static entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int last)
 {
-    entry *e = (entry *)lua_newuserdatauv(L, sizeof *e + k->size, 2);
+    entry *e = (entry *)lua_newuserdatauv(L, sizeof *e + k->size, 3);
     memset(e, 0, sizeof *e);
-    e->link.release = release_entry;
     e->generation = s->generation;
     e->size = k->size;
     e->n_in = k->n_tensors;
     e->n_arguments = k->n_arguments;
     memcpy(e->ends, k->ends, sizeof e->ends);
     memcpy(e->key, k->bytes, k->size);
-    if (luaL_newmetatable(L, "bp.Plan")) {
-        lua_pushcfunction(L, collect_entry);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
+    lbp_new_guard(L, s, release_plan);
+    e->owner = (lbp_held *)lua_touserdata(L, -1);
+    lua_setiuservalue(L, -2, UV_OWNER);
     lua_createtable(L, last, 0);
     for (int i = 2; i <= last; i++)
         if (!lbp_testbox(L, i)) {
@@ -170,8 +165,9 @@ static bp_status end(lua_State *L, lbp_state *s, entry *e, lbp_box **results, in
 {
     bp_tensor *out[LBP_MAX_TENSORS];
     for (int i = 0; i < e->n_out; i++) out[i] = bp_tensor_retain(results[i]->tensor);
-    bp_status status = bp_plan_end(s->ctx, e->n_out, out, &e->plan);
-    if (e->plan) lbp_own(s, &e->link);
+    bp_plan *plan;
+    bp_status status = bp_plan_end(s->ctx, e->n_out, out, &plan);
+    e->owner->guard->as.pointer = plan;
     for (int i = 0; i < e->n_out; i++) {
         bp_tensor *plain = NULL;
         if (status == BP_OK) status = bp_tensor_detach(out[i], &plain);
@@ -206,6 +202,7 @@ static int record(lua_State *L, captured *c, int last)
     lua_call(L, last - 1, LUA_MULTRET);
 
     luaL_checkstack(L, LBP_MAX_TENSORS + 16, NULL);
+    e->single = lua_gettop(L) == base + 1 && lbp_testbox(L, base + 1);
     e->n_out = lbp_push_arrangement(L, base + 1, lua_gettop(L) - base, results);
     lua_setiuservalue(L, at, UV_ARRANGEMENT);
     int first = lua_gettop(L) + 1;
@@ -239,49 +236,71 @@ static bp_status run(lbp_state *s, entry *e, const lbp_key *k, bp_tensor **out)
         bp_tensor_release(in[i]);
         in[i] = copy;
     }
-    if (status == BP_OK) status = bp_plan_run(e->plan, e->n_in, in, out);
+    if (status == BP_OK) status = bp_plan_run(plan_of(e), e->n_in, in, out);
     for (int i = 0; i < e->n_in; i++) bp_tensor_release(in[i]);
     return status;
 }
 
-static int replay(lua_State *L, captured *c, int which, int last)
+/* Whether the key's boxes are those born under these numbers, and full. */
+static bool as_before(const lbp_key *k, const uint64_t *born)
+{
+    for (int i = 0; i < k->n_tensors; i++)
+        if (k->boxes[i]->born != born[i] || !k->boxes[i]->tensor) return false;
+    return true;
+}
+
+/* k was read a moment ago; making boxes may collect garbage, and a finalizer may free a tensor that k speaks of. */
+static int replay(lua_State *L, captured *c, int which, int last, lbp_key *k)
 {
     lbp_state *s = c->state;
     entry *e = c->entries[which];
-    lbp_key k;
+    uint64_t born[LBP_MAX_TENSORS];
     bp_tensor *out[LBP_MAX_TENSORS];
     luaL_checkstack(L, e->n_out + 16, NULL);
-    lua_getiuservalue(L, 1, UV_ENTRIES);
+    lua_getiuservalue(L, 1, UV_ENTRIES); /* keeps the entry */
     lua_rawgeti(L, -1, which + 1);
-    lua_getiuservalue(L, -1, UV_ARRANGEMENT);
+    if (!e->single) lua_getiuservalue(L, -1, UV_ARRANGEMENT);
     int arrangement = lua_gettop(L), first = arrangement + 1;
+    for (int i = 0; i < k->n_tensors; i++) born[i] = k->boxes[i]->born;
     for (int i = 0; i < e->n_out; i++) lbp_newbox(L, s);
-    read_again(L, s, e, last, &k);
+    if (!as_before(k, born)) read_again(L, s, e, last, k);
     if (!usable(e, s)) lbp_error(L, "capture: the plan grew old while the call was being prepared");
-    lbp_check(L, run(s, e, &k, out));
+    lbp_check(L, run(s, e, k, out));
     for (int i = 0; i < e->n_out; i++) lbp_fill(lbp_testbox(L, first + i), out[i]);
-    return lbp_push_arranged(L, arrangement, first);
+    return e->single ? 1 : lbp_push_arranged(L, arrangement, first);
 }
 
 static captured *check_captured(lua_State *L)
 {
-    captured *c = (captured *)luaL_testudata(L, 1, CAPTURED);
-    if (!c) lbp_typeerror(L, 1, "capture", "a captured function");
+    captured *c = (captured *)lua_touserdata(L, 1);
+    if (!c || lua_rawlen(L, 1) != sizeof *c || c->tag != &captured_tag) lbp_typeerror(L, 1, "capture", "a captured function");
     return c;
+}
+
+static void run_hooks(lua_State *L, const captured *c)
+{
+    lua_getiuservalue(L, 1, UV_HOOKS);
+    for (int i = 1; i <= c->n_hooks; i++) {
+        lua_rawgeti(L, -1, i);
+        lua_call(L, 0, 0);
+    }
+    lua_pop(L, 1);
 }
 
 static int call_captured(lua_State *L)
 {
     captured *c = check_captured(L);
-    lbp_state *s = lbp_enter(L);
+    lbp_state *s = c->state;
     int last = lua_gettop(L);
     lbp_key k;
+    if (!s->ctx || s->reclaiming) lbp_enter(L); /* raises */
     if (s->ctx->capture_id) lbp_error(L, "capture: a captured function is called inside another capture; call the plain function there");
     luaL_checkstack(L, 4 * LBP_DEEPEST + 16, NULL);
+    if (c->n_hooks) run_hooks(L, c);
     lbp_read_key(L, s, 2, last, &k);
     if (k.trouble) lbp_error(L, "capture: %s", k.trouble);
     int which = find_entry(c, &k);
-    return which >= 0 ? replay(L, c, which, last) : record(L, c, last);
+    return which >= 0 ? replay(L, c, which, last, &k) : record(L, c, last);
 }
 
 /* ---- the captured function as a value ---- */
@@ -292,24 +311,76 @@ static void set_integer(lua_State *L, const char *name, lua_Integer v)
     lua_setfield(L, -2, name);
 }
 
-/*** captured:plans() -> list of {ops =, recorded =, arena_bytes =, temporary_bytes =}
- * One for each kind of arguments met: how many ops a replay runs, how many were noted, the memory of its temporaries, and what they would take unshared. */
+/* The ops of a replay in order, at the top: {name =, where =, replays =, seconds =}. */
+static void push_steps(lua_State *L, const bp_plan *p, int ops)
+{
+    lua_createtable(L, ops, 0);
+    for (int k = 0; k < ops; k++) {
+        const bp_plan_timing t = bp_plan_timed(p, k);
+        lua_createtable(L, 0, 4);
+        lua_pushstring(L, bp_op_name(bp_plan_op(p, k)));
+        lua_setfield(L, -2, "name");
+        lua_pushstring(L, t.where ? t.where : "");
+        lua_setfield(L, -2, "where");
+        set_integer(L, "replays", t.replays);
+        lua_pushnumber(L, t.seconds);
+        lua_setfield(L, -2, "seconds");
+        lua_rawseti(L, -2, k + 1);
+    }
+}
+
+/*** captured:plans() -> list of {ops =, recorded =, arena_bytes =, temporary_bytes =, names =, steps =}
+ * One for each kind of arguments met: how many ops a replay runs, how many were noted, the memory of its temporaries, what they would
+ * take unshared, the names of the ops in order, and with captured:time(true) what each of them took. */
 static int plans(lua_State *L)
 {
     captured *c = check_captured(L);
+    lbp_enter(L); /* raises once the state closes */
     lua_newtable(L);
     int n = 0;
     for (int i = 0; i < c->n; i++) {
         if (!usable(c->entries[i], c->state)) continue;
-        bp_plan_info info = bp_plan_describe(c->entries[i]->plan);
-        lua_createtable(L, 0, 4);
+        bp_plan_info info = bp_plan_describe(plan_of(c->entries[i]));
+        lua_createtable(L, 0, 5);
         set_integer(L, "ops", info.ops);
         set_integer(L, "recorded", info.recorded);
         set_integer(L, "arena_bytes", (lua_Integer)info.arena_bytes);
         set_integer(L, "temporary_bytes", (lua_Integer)info.temporary_bytes);
+        lua_createtable(L, info.ops, 0);
+        for (int k = 0; k < info.ops; k++) {
+            lua_pushstring(L, bp_op_name(bp_plan_op(plan_of(c->entries[i]), k)));
+            lua_rawseti(L, -2, k + 1);
+        }
+        lua_setfield(L, -2, "names");
+        push_steps(L, plan_of(c->entries[i]), info.ops);
+        lua_setfield(L, -2, "steps");
         lua_rawseti(L, -2, ++n);
     }
     return 1;
+}
+
+/*** captured:time(on)
+ * Has every plan time its ops from now on, or stops that; see the `steps` of plans(). */
+static int set_timing(lua_State *L)
+{
+    captured *c = check_captured(L);
+    const bool on = lua_toboolean(L, 2);
+    for (int i = 0; i < c->n; i++)
+        if (usable(c->entries[i], c->state)) lbp_check(L, bp_plan_profile(plan_of(c->entries[i]), on));
+    return 0;
+}
+
+/*** captured:before(hook)
+ * Has hook() called before every call from now on: what has to happen in Lua each time. */
+static int before(lua_State *L)
+{
+    captured *c = check_captured(L);
+    lbp_check_callable(L, 2, "before");
+    lua_getiuservalue(L, 1, UV_HOOKS);
+    lua_pushvalue(L, 2);
+    lua_rawseti(L, -2, c->n_hooks + 1);
+    c->n_hooks++;
+    return 0;
 }
 
 static int describe(lua_State *L)
@@ -319,19 +390,22 @@ static int describe(lua_State *L)
 }
 
 /*** core.capture(fn) -> captured
- * A function that runs fn the first time and notes what it computes; later calls with arguments of the same shapes, dtypes and plain values replay
- * that without Lua. See bp.capture. */
+ * A function that runs fn the first time and notes what it computes; later calls with arguments of the same shapes, dtypes and plain values
+ * replay that without Lua. See bp.capture. */
 static int capture(lua_State *L)
 {
     lbp_check_callable(L, 1, "capture");
     lbp_state *s = lbp_state_of(L);
-    captured *c = (captured *)lua_newuserdatauv(L, sizeof *c, 2);
+    captured *c = (captured *)lua_newuserdatauv(L, sizeof *c, 3);
     memset(c, 0, sizeof *c);
+    c->tag = &captured_tag;
     c->state = s;
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, UV_FUNCTION);
     lua_newtable(L);
     lua_setiuservalue(L, -2, UV_ENTRIES);
+    lua_newtable(L);
+    lua_setiuservalue(L, -2, UV_HOOKS);
     luaL_setmetatable(L, CAPTURED);
     return 1;
 }
@@ -345,6 +419,10 @@ void lbp_open_capture(lua_State *L, lbp_state *s)
     lua_newtable(L);
     lua_pushcfunction(L, plans);
     lua_setfield(L, -2, "plans");
+    lua_pushcfunction(L, set_timing);
+    lua_setfield(L, -2, "time");
+    lua_pushcfunction(L, before);
+    lua_setfield(L, -2, "before");
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
     lua_pushcfunction(L, capture);

@@ -6,12 +6,13 @@
 
 enum { LBP_MAX_TENSORS = 64, LBP_MAX_KEY = 4096, LBP_MAX_ARGUMENTS = 32, LBP_DEEPEST = 8 };
 
-/* Everything the steps of a call may depend on, as bytes: dtype and shape of each tensor, the value of everything else, the modes of the context. */
+/* Everything the steps of a call may depend on, as bytes: dtype and shape of each tensor, the value of everything else, the modes of the
+ * context. */
 typedef struct lbp_key {
     size_t size;
     int n_tensors, n_arguments;
-    const char *trouble;          /* what made it impossible, or NULL */
-    int ends[LBP_MAX_ARGUMENTS];  /* where each argument ends in the bytes */
+    const char *trouble;             /* what made it impossible, or NULL */
+    int ends[LBP_MAX_ARGUMENTS];     /* where each argument ends in the bytes */
     lbp_box *boxes[LBP_MAX_TENSORS]; /* the tensors in the order met: good until garbage may be collected */
     char bytes[LBP_MAX_KEY];
 } lbp_key;
@@ -19,10 +20,11 @@ typedef struct lbp_key {
 /* The arguments are first..last of the stack. Allocates nothing in Lua, so no finalizer runs meanwhile. */
 void lbp_read_key(lua_State *L, const lbp_state *s, int first, int last, lbp_key *key);
 
-/* Pushes the arrangement of the n values from stack index `first` on: the values themselves with tensors replaced by marks. The tensors' boxes go
- * to boxes[LBP_MAX_TENSORS] and stay alive through a list that is pushed below the arrangement. Returns their number. */
+/* Pushes the arrangement of the n values from stack index `first` on: the values themselves with tensors replaced by marks. The tensors'
+ * boxes go to boxes[LBP_MAX_TENSORS] and stay alive through a list that is pushed below the arrangement. Returns their number. */
 int lbp_push_arrangement(lua_State *L, int first, int n, lbp_box **boxes);
-/* Pushes the values that the arrangement at idx stands for, given that the tensors' boxes begin at stack index `first`. Returns their number. */
+/* Pushes the values that the arrangement at idx stands for, given that the tensors' boxes begin at stack index `first`. Returns their
+ * number. */
 int lbp_push_arranged(lua_State *L, int idx, int first);
 
 #endif

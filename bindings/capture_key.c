@@ -1,7 +1,7 @@
 /* capture_key.c - what tells one call of a captured function from another.
  *
- * A walk over the arguments that calls nothing of Lua's that might collect garbage: the boxes found stay where they are. That is why the fields
- * of a table are looked for by walking it again and not by name. */
+ * A walk over the arguments that calls nothing of Lua's that might collect garbage: the boxes found stay where they are. That is why the
+ * fields of a table are looked for by walking it again and not by name. */
 #include "capture.h"
 
 #include <stdlib.h>
@@ -17,7 +17,8 @@ typedef struct walk {
 static void put(walk *w, const void *p, size_t n)
 {
     lbp_key *k = w->key;
-    if (k->size + n > LBP_MAX_KEY) k->trouble = "more than 4096 bytes of plain values are arguments; pass data as tensors";
+    if (k->size + n > LBP_MAX_KEY)
+        k->trouble = "more than 4096 bytes of plain values are arguments; pass data as tensors";
     else {
         memcpy(k->bytes + k->size, p, n);
         k->size += n;
@@ -30,8 +31,10 @@ static void put_tensor(walk *w, lbp_box *box)
 {
     lbp_key *k = w->key;
     const bp_tensor *t = box->tensor;
-    if (!t) k->trouble = "a tensor among the arguments was freed";
-    else if (k->n_tensors == LBP_MAX_TENSORS) k->trouble = "more than 64 tensors are arguments; stack them";
+    if (!t)
+        k->trouble = "a tensor among the arguments was freed";
+    else if (k->n_tensors == LBP_MAX_TENSORS)
+        k->trouble = "more than 64 tensors are arguments; stack them";
     else {
         char head[4] = { 'T', (char)t->m.dtype, (char)t->m.ndim, t->var != NULL };
         put(w, head, sizeof head);
@@ -82,8 +85,10 @@ static void put_table(walk *w, int idx, int depth)
     while (lua_next(L, idx)) {
         lua_pop(L, 1);
         if (lua_type(L, -1) == LUA_TSTRING) {
-            if (n < MAX_FIELDS) names[n++] = lua_tostring(L, -1);
-            else k->trouble = "a table of more than 64 fields is an argument";
+            if (n < MAX_FIELDS)
+                names[n++] = lua_tostring(L, -1);
+            else
+                k->trouble = "a table of more than 64 fields is an argument";
         } else if (!lua_isinteger(L, -1) || lua_tointeger(L, -1) < 1 || lua_tointeger(L, -1) > length)
             k->trouble = "a table among the arguments has a key that is neither a name nor a place in its list";
     }
@@ -99,8 +104,10 @@ static void put_number(walk *w, int idx)
     lua_Integer i = lua_tointeger(L, idx);
     lua_Number f = lua_tonumber(L, idx);
     put_char(w, whole ? 'I' : 'F');
-    if (whole) put(w, &i, sizeof i);
-    else put(w, &f, sizeof f);
+    if (whole)
+        put(w, &i, sizeof i);
+    else
+        put(w, &f, sizeof f);
 }
 
 static void put_address(walk *w, int idx)
@@ -130,12 +137,15 @@ static void put_value(walk *w, int idx, int depth)
         if (lua_getmetatable(L, idx)) {
             lua_pop(L, 1);
             put_address(w, idx);
-        } else put_table(w, idx, depth);
+        } else
+            put_table(w, idx, depth);
         break;
     case LUA_TUSERDATA: {
         lbp_box *box = lbp_testbox(L, idx);
-        if (box) put_tensor(w, box);
-        else put_address(w, idx);
+        if (box)
+            put_tensor(w, box);
+        else
+            put_address(w, idx);
         break;
     }
     default: put_address(w, idx); break;

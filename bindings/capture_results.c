@@ -1,7 +1,7 @@
 /* capture_results.c - how a captured function's results are put together again.
  *
- * An arrangement is a list of values, `n` its length, in which each tensor is replaced by a mark: a light userdata that points at its number in
- * `marks`. Tables without a metatable are copied, each time anew; any other value is given back as it is. */
+ * An arrangement is a list of values, `n` its length, in which each tensor is replaced by a mark: a light userdata that points at its
+ * number in `marks`. Tables without a metatable are copied, each time anew; any other value is given back as it is. */
 #include "capture.h"
 
 static const char marks[LBP_MAX_TENSORS] = { 0 };
@@ -24,7 +24,7 @@ static bool is_plain_table(lua_State *L, int idx)
 typedef struct arranger {
     lua_State *L;
     lbp_box **boxes;
-    int n, alive;  /* stack index of the list that keeps the boxes */
+    int n, alive; /* stack index of the list that keeps the boxes */
 } arranger;
 
 static void push_arrangement(arranger *a, int idx, int depth)
@@ -50,7 +50,8 @@ static void push_arrangement(arranger *a, int idx, int depth)
             lua_rawset(L, copy);
             lua_pop(L, 1);
         }
-    } else lua_pushvalue(L, idx);
+    } else
+        lua_pushvalue(L, idx);
 }
 
 int lbp_push_arrangement(lua_State *L, int first, int n, lbp_box **boxes)
@@ -71,7 +72,8 @@ static void push_arranged(lua_State *L, int idx, int first)
 {
     luaL_checkstack(L, 8, NULL);
     int number = marked(L, idx);
-    if (number >= 0) lua_pushvalue(L, first + number);
+    if (number >= 0)
+        lua_pushvalue(L, first + number);
     else if (is_plain_table(L, idx)) {
         lua_newtable(L);
         int copy = lua_gettop(L);
@@ -82,7 +84,8 @@ static void push_arranged(lua_State *L, int idx, int first)
             lua_rawset(L, copy);
             lua_pop(L, 1);
         }
-    } else lua_pushvalue(L, idx);
+    } else
+        lua_pushvalue(L, idx);
 }
 
 int lbp_push_arranged(lua_State *L, int idx, int first)

@@ -29,7 +29,8 @@ void lbp_read_element(lua_State *L, int idx, bp_dtype dtype, void *p, const char
     bool truth = lua_type(L, idx) == LUA_TBOOLEAN;
     if (!truth && lua_type(L, idx) != LUA_TNUMBER) lbp_error(L, "%s is %s; a number is expected", what, lbp_describe(L, idx));
     double number = truth ? lua_toboolean(L, idx) : lua_tonumber(L, idx);
-    if (truth) v = lua_toboolean(L, idx);
+    if (truth)
+        v = lua_toboolean(L, idx);
     else if (!bp_is_float(dtype) && dtype != BP_BOOL && !lbp_towhole(L, idx, &v))
         lbp_error(L, "%s is %s; %s holds whole numbers", what, lbp_describe(L, idx), bp_dtype_name(dtype));
     switch (dtype) {
@@ -81,7 +82,8 @@ static void measure(builder *b, int idx, int dtype)
     bool empty = false;
     b->ndim = 0;
     while (lua_type(L, -1) == LUA_TTABLE && !empty) {
-        if (b->ndim == BP_MAX_DIMS) lbp_error(L, "%s: tables are nested deeper than %d; a tensor has at most %d dimensions", b->what, BP_MAX_DIMS, BP_MAX_DIMS);
+        if (b->ndim == BP_MAX_DIMS)
+            lbp_error(L, "%s: tables are nested deeper than %d; a tensor has at most %d dimensions", b->what, BP_MAX_DIMS, BP_MAX_DIMS);
         lua_Unsigned n = lua_rawlen(L, -1);
         b->shape[b->ndim++] = (int64_t)n;
         empty = n == 0;
@@ -177,15 +179,15 @@ static void check_readable(lua_State *L, bp_tensor *t)
 }
 
 /*** t:item() -> number | boolean
- * The value of a tensor of one element: an integer for integer dtypes, a boolean for bool. Errors: more elements; the value belongs to a step being
- * captured. */
+ * The value of a tensor of one element: an integer for integer dtypes, a boolean for bool. Errors: more elements; the value belongs to a
+ * step being captured. */
 static int item(lua_State *L)
 {
     bp_tensor *t = lbp_checktensor(L, 1);
     char shape[200];
     if (bp_count(t) != 1)
-        lbp_error(L, "item: a tensor of shape %s has %I values; index one of them, or use totable()", bp_shape_text(t->m.ndim, t->m.shape, shape),
-                  (lua_Integer)bp_count(t));
+        lbp_error(L, "item: a tensor of shape %s has %I values; index one of them, or use totable()",
+                  bp_shape_text(t->m.ndim, t->m.shape, shape), (lua_Integer)bp_count(t));
     check_readable(L, t);
     lbp_push_element(L, t->m.dtype, bp_data(t));
     return 1;
@@ -236,8 +238,8 @@ static int from_bytes(lua_State *L)
     if (!lua_isnoneornil(L, 3)) ndim = lbp_checkshape(L, 3, "from_bytes", shape);
     int64_t count = bp_shape_count(ndim, shape);
     if (count < 0 || n % size || (uint64_t)count != n / size)
-        lbp_error(L, "from_bytes: %I bytes for a tensor %s %s, which takes %I", (lua_Integer)n, bp_dtype_name(dtype), bp_shape_text(ndim, shape, text),
-                  (lua_Integer)count * (lua_Integer)size);
+        lbp_error(L, "from_bytes: %I bytes for a tensor %s %s, which takes %I", (lua_Integer)n, bp_dtype_name(dtype),
+                  bp_shape_text(ndim, shape, text), (lua_Integer)count * (lua_Integer)size);
     lbp_state *s = lbp_enter(L);
     lbp_box *box = lbp_newbox(L, s);
     bp_tensor *t = NULL;
@@ -245,8 +247,10 @@ static int from_bytes(lua_State *L)
     bp_status status = bp_tensor_new(s->ctx, dtype, ndim, shape, &t);
     bp_pause_capture(s->ctx, paused);
     lbp_check(L, status);
-    if (dtype == BP_BOOL) for (size_t i = 0; i < n; i++) bp_data(t)[i] = bytes[i] != 0;
-    else if (n) memcpy(bp_data(t), bytes, n);
+    if (dtype == BP_BOOL)
+        for (size_t i = 0; i < n; i++) bp_data(t)[i] = bytes[i] != 0;
+    else if (n)
+        memcpy(bp_data(t), bytes, n);
     lbp_fill(box, t);
     return 1;
 }
@@ -268,7 +272,9 @@ static int to_bytes(lua_State *L)
 
 void lbp_open_convert(lua_State *L, lbp_state *s)
 {
-    static const luaL_Reg functions[] = { { "tensor", new_tensor }, { "from_bytes", from_bytes }, { "to_bytes", to_bytes }, { NULL, NULL } };
+    static const luaL_Reg functions[] = {
+        { "tensor", new_tensor }, { "from_bytes", from_bytes }, { "to_bytes", to_bytes }, { NULL, NULL }
+    };
     static const luaL_Reg methods[] = { { "item", item }, { "totable", totable }, { "to_bytes", to_bytes }, { NULL, NULL } };
     (void)s;
     luaL_setfuncs(L, functions, 0);

@@ -32,8 +32,8 @@ static int64_t position(lua_State *L, const bp_tensor *t, int dim, int64_t v)
     int64_t n = t->m.shape[dim], at = v > 0 ? v - 1 : v + n;
     char shape[200];
     if (v == 0 || at < 0 || at >= n)
-        lbp_error(L, "index %I of dimension %d lies outside 1..%I (tensor %s %s); positions count from 1, from the end with -1", (lua_Integer)v,
-                  dim + 1, (lua_Integer)n, bp_dtype_name(t->m.dtype), bp_shape_text(t->m.ndim, t->m.shape, shape));
+        lbp_error(L, "index %I of dimension %d lies outside 1..%I (tensor %s %s); positions count from 1, from the end with -1",
+                  (lua_Integer)v, dim + 1, (lua_Integer)n, bp_dtype_name(t->m.dtype), bp_shape_text(t->m.ndim, t->m.shape, shape));
     return at;
 }
 
@@ -42,8 +42,8 @@ static int64_t range_entry(lua_State *L, int dim, int which)
     int64_t v;
     lua_rawgeti(L, -1, which);
     if (!lbp_towhole(L, -1, &v))
-        lbp_error(L, "entry %d of the range for dimension %d is %s; a range is {first, last} or {first, last, step} of whole numbers", which,
-                  dim + 1, lbp_describe(L, -1));
+        lbp_error(L, "entry %d of the range for dimension %d is %s; a range is {first, last} or {first, last, step} of whole numbers",
+                  which, dim + 1, lbp_describe(L, -1));
     lua_pop(L, 1);
     return v;
 }
@@ -54,11 +54,14 @@ static bool read_range(lua_State *L, const bp_tensor *t, int dim, int axis, step
     lua_Unsigned n = lua_rawlen(L, -1);
     if (n == 0) return false;
     if (n == 1 || n > 3)
-        lbp_error(L, "the range for dimension %d has %d entries; it is {first, last}, {first, last, step} or {} for all ({3, -1}: from 3 on)",
+        lbp_error(L,
+                  "the range for dimension %d has %d entries; it is {first, last}, {first, last, step} or {} for all ({3, -1}: from 3 on)",
                   dim + 1, (int)n);
     int64_t first = range_entry(L, dim, 1), last = range_entry(L, dim, 2), by = n == 3 ? range_entry(L, dim, 3) : 1;
     int64_t size = t->m.shape[dim];
-    if (by < 1) lbp_error(L, "the range for dimension %d has step %I; a step is 1 or more (flip turns a dimension round)", dim + 1, (lua_Integer)by);
+    if (by < 1)
+        lbp_error(L, "the range for dimension %d has step %I; a step is 1 or more (flip turns a dimension round)", dim + 1,
+                  (lua_Integer)by);
     int64_t start = first > 0 ? first - 1 : first + size, stop = last > 0 ? last : last + size + 1;
     if (last == 0) stop = 0;
     bool empty = stop == start && start >= 0 && start <= size && first != 0;
@@ -66,8 +69,8 @@ static bool read_range(lua_State *L, const bp_tensor *t, int dim, int axis, step
         position(L, t, dim, first);
         position(L, t, dim, last);
         if (stop < start)
-            lbp_error(L, "the range {%I, %I} for dimension %d runs backwards; flip turns a dimension round", (lua_Integer)first, (lua_Integer)last,
-                      dim + 1);
+            lbp_error(L, "the range {%I, %I} for dimension %d runs backwards; flip turns a dimension round", (lua_Integer)first,
+                      (lua_Integer)last, dim + 1);
     }
     out->op = &bp__op_slice;
     out->n_args = 4;
@@ -105,7 +108,8 @@ static void read_path(lua_State *L, const bp_tensor *t, int idx, path *p)
         lbp_error(L, "%d indices for a tensor of %d dimensions %s", n, t->m.ndim, bp_shape_text(t->m.ndim, t->m.shape, shape));
     for (int dim = 0; dim < n; dim++) {
         lua_rawgeti(L, idx, dim + 1);
-        if (lbp_towhole(L, -1, &v)) add_select(L, t, dim, axis, v, p);
+        if (lbp_towhole(L, -1, &v))
+            add_select(L, t, dim, axis, v, p);
         else if (lua_type(L, -1) == LUA_TTABLE) {
             if (read_range(L, t, dim, axis, &p->steps[p->n])) p->n++;
             axis++;
@@ -136,7 +140,11 @@ typedef enum field { FIELD_DTYPE = 1, FIELD_NDIM, FIELD_GRAD, FIELD_REQUIRES_GRA
 static const struct {
     const char *name;
     field which;
-} fields[] = { { "dtype", FIELD_DTYPE }, { "ndim", FIELD_NDIM }, { "grad", FIELD_GRAD }, { "requires_grad", FIELD_REQUIRES_GRAD }, { "is_leaf", FIELD_IS_LEAF } };
+} fields[] = { { "dtype", FIELD_DTYPE },
+               { "ndim", FIELD_NDIM },
+               { "grad", FIELD_GRAD },
+               { "requires_grad", FIELD_REQUIRES_GRAD },
+               { "is_leaf", FIELD_IS_LEAF } };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
 static const char *field_name(const void *ud, int i)
@@ -163,9 +171,10 @@ static int push_field(lua_State *L, const char *name)
 }
 
 /*** t[key] -> tensor
- * t[2] is the second slice along dimension 1, t[-1] the last; t[{2, {1, 3}, {}}] takes one entry per dimension: a position, {first, last} or {first,
- * last, step} with both ends included, or {} for all; dimensions not named are taken whole. These are views: they share t's memory. t[mask] gives the
- * values where a bool tensor of the same shape holds; t[positions] the slices at the positions in an integer tensor. */
+ * t[2] is the second slice along dimension 1, t[-1] the last; t[{2, {1, 3}, {}}] takes one entry per dimension: a position, {first, last}
+ * or {first, last, step} with both ends included, or {} for all; dimensions not named are taken whole. These are views: they share t's
+ * memory. t[mask] gives the values where a bool tensor of the same shape holds; t[positions] the slices at the positions in an integer
+ * tensor. */
 /*** t[key] = value
  * Writes a number, tensor or table, converted and broadcast, where t[key] is; key may be a bool mask. */
 /*** t.dtype -> string
@@ -223,9 +232,12 @@ static bp_status write_into(bp_ctx *ctx, bp_tensor *t, bp_tensor *v)
 {
     bp_status status = BP_OK;
     bp_arg dtype = bp_int(t->m.dtype), shape = shape_arg(t);
-    if (v->m.dtype != t->m.dtype) status = replace(ctx, &bp__op_cast, 1, &dtype, &v);
-    else if (v->storage == t->storage) status = replace(ctx, &bp__op_copy, 0, NULL, &v);
-    if (status == BP_OK && !bp_shape_equal(v->m.ndim, v->m.shape, t->m.ndim, t->m.shape)) status = replace(ctx, &bp__op_expand, 1, &shape, &v);
+    if (v->m.dtype != t->m.dtype)
+        status = replace(ctx, &bp__op_cast, 1, &dtype, &v);
+    else if (v->storage == t->storage)
+        status = replace(ctx, &bp__op_copy, 0, NULL, &v);
+    if (status == BP_OK && !bp_shape_equal(v->m.ndim, v->m.shape, t->m.ndim, t->m.shape))
+        status = replace(ctx, &bp__op_expand, 1, &shape, &v);
     if (status == BP_OK) status = bp_apply(ctx, &bp__op_copy, 1, &v, 0, NULL, &t);
     bp_tensor_release(v);
     return status;
@@ -248,7 +260,8 @@ static void box_value(lua_State *L, lbp_state *s, int idx, bp_dtype dtype)
         lbp_fill(box, t);
     } else if (lua_type(L, idx) == LUA_TTABLE) {
         lbp_pushvalue(L, idx, dtype, "the value");
-    } else lbp_error(L, "the value is %s; a number, a tensor or a table of numbers is expected", lbp_describe(L, idx));
+    } else
+        lbp_error(L, "the value is %s; a number, a tensor or a table of numbers is expected", lbp_describe(L, idx));
     lua_replace(L, idx);
 }
 
@@ -277,7 +290,8 @@ static void assign_masked(lua_State *L, lbp_state *s)
 static void set_field(lua_State *L)
 {
     const char *name = lua_tostring(L, 2);
-    if (strcmp(name, "grad") == 0) lbp_set_grad(L, 1, 3);
+    if (strcmp(name, "grad") == 0)
+        lbp_set_grad(L, 1, 3);
     else if (strcmp(name, "requires_grad") == 0) {
         if (lua_type(L, 3) != LUA_TBOOLEAN) lbp_error(L, "requires_grad is set to %s; true or false is expected", lbp_describe(L, 3));
         lbp_set_requires_grad(L, 1, lua_toboolean(L, 3));
@@ -305,8 +319,10 @@ int lbp_tensor_newindex(lua_State *L)
     read_path(L, lbp_checktensor(L, 1), 2, &p);
     bp_tensor *t = bp_tensor_retain(lbp_checktensor(L, 1)), *v = bp_tensor_retain(lbp_checktensor(L, 3));
     bp_status status = follow(s->ctx, &p, &t);
-    if (status == BP_OK) status = write_into(s->ctx, t, v);
-    else bp_tensor_release(v);
+    if (status == BP_OK)
+        status = write_into(s->ctx, t, v);
+    else
+        bp_tensor_release(v);
     bp_tensor_release(t);
     lbp_check(L, status);
     return 0;

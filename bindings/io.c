@@ -12,7 +12,8 @@ static const char *check_path(lua_State *L, int arg, const char *who)
     size_t n;
     if (lua_type(L, arg) != LUA_TSTRING) lbp_typeerror(L, arg, who, "a path");
     const char *path = lua_tolstring(L, arg, &n);
-    if (n == 0 || strlen(path) != n) lbp_error(L, "%s: the path is %s; a name without zero bytes is expected", who, n ? "cut by a zero byte" : "empty");
+    if (n == 0 || strlen(path) != n)
+        lbp_error(L, "%s: the path is %s; a name without zero bytes is expected", who, n ? "cut by a zero byte" : "empty");
     return path;
 }
 
@@ -32,7 +33,8 @@ static int push_weights(lua_State *L, lbp_state *s, const bp_weights *w)
     lua_createtable(L, 0, (int)w->n_tensors);
     for (int64_t i = 0; i < w->n_tensors; i++) {
         lua_pushstring(L, w->tensors[i].name);
-        lbp_fill(lbp_newbox(L, s), bp_tensor_retain(w->tensors[i].tensor));
+        lbp_box *box = lbp_newbox(L, s); /* before the reference is taken: it may raise */
+        lbp_fill(box, bp_tensor_retain(w->tensors[i].tensor));
         lua_rawset(L, -3);
     }
     lua_createtable(L, 0, (int)w->n_texts);
@@ -79,11 +81,13 @@ static lua_Integer snapshot(lua_State *L, int idx, const char *what, bool tensor
     if (lua_type(L, idx) != LUA_TTABLE) lbp_error(L, "save: the %s are %s; a table by name is expected", what, lbp_describe(L, idx));
     lua_pushnil(L);
     while (lua_next(L, idx)) {
-        if (lua_type(L, -2) != LUA_TSTRING) lbp_error(L, "save: an entry of the %s is called %s; names are strings", what, lbp_describe(L, -2));
-        if (strlen(lua_tostring(L, -2)) != lua_rawlen(L, -2)) lbp_error(L, "save: a name among the %s holds a zero byte", what);
-        if (tensors && !lbp_totensor(L, -1)) lbp_error(L, "save: '%s' is %s; a tensor is expected", lua_tostring(L, -2), lbp_describe(L, -1));
+        if (lua_type(L, -2) != LUA_TSTRING)
+            lbp_error(L, "save: an entry of the %s is called %s; names are strings", what, lbp_describe(L, -2));
+        const char *name = lua_tostring(L, -2);
+        if (strlen(name) != lua_rawlen(L, -2)) lbp_error(L, "save: a name among the %s holds a zero byte", what);
+        if (tensors && !lbp_totensor(L, -1)) lbp_error(L, "save: '%s' is %s; a tensor is expected", name, lbp_describe(L, -1));
         if (!tensors && (lua_type(L, -1) != LUA_TSTRING || strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1)))
-            lbp_error(L, "save: metadata '%s' is %s; a string without zero bytes is expected", lua_tostring(L, -2), lbp_describe(L, -1));
+            lbp_error(L, "save: metadata '%s' is %s; a string without zero bytes is expected", name, lbp_describe(L, -1));
         lua_pushvalue(L, -2);
         lua_insert(L, -2);
         lua_rawset(L, -4);
@@ -110,7 +114,8 @@ static int safetensors_save(lua_State *L)
         bp_tensor *t = lbp_totensor(L, -1);
         all->tensors[all->n_tensors++] = (bp_named_tensor){ lua_tostring(L, -2), bp_tensor_retain(t) };
     }
-    for (lua_pushnil(L); lua_next(L, 5); lua_pop(L, 1)) all->texts[all->n_texts++] = (bp_named_text){ lua_tostring(L, -2), lua_tostring(L, -1) };
+    for (lua_pushnil(L); lua_next(L, 5); lua_pop(L, 1))
+        all->texts[all->n_texts++] = (bp_named_text){ lua_tostring(L, -2), lua_tostring(L, -1) };
     return done(L, bp_weights_save(s->ctx, path, all->n_tensors, all->tensors, all->n_texts, all->texts));
 }
 
@@ -139,8 +144,8 @@ static int choice(lua_State *L, const char *text, const char *option, const char
 {
     for (int i = 0; choices[i]; i++)
         if (strcmp(text, choices[i]) == 0) return i;
-    lbp_error(L, "csv: option '%s' is '%s'; %s, %s, %s%s%s is expected", option, text, choices[0], choices[1], choices[2], choices[3] ? ", " : "",
-              choices[3] ? choices[3] : "");
+    lbp_error(L, "csv: option '%s' is '%s'; %s, %s, %s%s%s is expected", option, text, choices[0], choices[1], choices[2],
+              choices[3] ? ", " : "", choices[3] ? choices[3] : "");
 }
 
 static char one_char(lua_State *L, const char *option)
@@ -165,7 +170,8 @@ static void read_csv_options(lua_State *L, bp_csv_options *o)
     if ((text = lbp_option_string(L, 2, "csv", "missing", NULL))) o->missing = (bp_csv_missing)choice(L, text, "missing", csv_missing);
     o->na = lbp_option_string(L, 2, "csv", "na", NULL);
     int dtype = lbp_option_dtype(L, 2, "csv", "dtype", BP_F32);
-    if (dtype != BP_F32 && dtype != BP_F64) lbp_error(L, "csv: option 'dtype' is '%s'; f32 or f64 is expected", bp_dtype_name((bp_dtype)dtype));
+    if (dtype != BP_F32 && dtype != BP_F64)
+        lbp_error(L, "csv: option 'dtype' is '%s'; f32 or f64 is expected", bp_dtype_name((bp_dtype)dtype));
     o->dtype = (bp_dtype)dtype;
     if ((text = lbp_option_string(L, 2, "csv", "others", NULL))) o->others = (bp_csv_kind)choice(L, text, "others", csv_kinds);
     if (lua_getfield(L, 2, "kinds") == LUA_TNIL) return;
@@ -175,7 +181,8 @@ static void read_csv_options(lua_State *L, bp_csv_options *o)
     for (lua_pushnil(L); lua_next(L, kinds); lua_pop(L, 1)) n++;
     bp_csv_column_kind *list = (bp_csv_column_kind *)lua_newuserdatauv(L, (size_t)n * sizeof *list, 0);
     for (lua_pushnil(L); o->n_kinds < n && lua_next(L, kinds); lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING) lbp_error(L, "csv: option 'kinds' holds a kind by name of column");
+        if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+            lbp_error(L, "csv: option 'kinds' holds a kind by name of column");
         list[o->n_kinds].name = lua_tostring(L, -2);
         list[o->n_kinds++].kind = (bp_csv_kind)choice(L, lua_tostring(L, -1), "kinds", csv_kinds);
     }
@@ -189,7 +196,8 @@ static void push_column(lua_State *L, lbp_state *s, const bp_csv_column *c)
     lua_setfield(L, -2, "name");
     lua_pushstring(L, csv_kinds[c->kind]);
     lua_setfield(L, -2, "kind");
-    lbp_fill(lbp_newbox(L, s), bp_tensor_retain(c->values));
+    lbp_box *box = lbp_newbox(L, s); /* before the reference is taken: it may raise */
+    lbp_fill(box, bp_tensor_retain(c->values));
     lua_setfield(L, -2, "values");
     if (c->kind != BP_CSV_CLASS) return;
     lua_createtable(L, (int)c->n_classes, 0);
@@ -202,7 +210,8 @@ static void push_column(lua_State *L, lbp_state *s, const bp_csv_column *c)
 
 static void free_csv(lbp_guard *g) { bp_csv_free((bp_csv *)g->as.pointer); }
 
-/* csv_load(path [, options]): {rows, skipped, columns = {{name, kind = "number" or "class", values [, classes]}}}. Options: see csv_names. */
+/* csv_load(path [, options]): {rows, skipped, columns = {{name, kind = "number" or "class", values [, classes]}}}. Options: see csv_names.
+ */
 static int csv_load(lua_State *L)
 {
     lbp_state *s = lbp_state_of(L);
@@ -240,7 +249,9 @@ static void read_size(lua_State *L, int idx, const char *who, int64_t size[2])
             good = lbp_towhole(L, -1, &size[i]) && size[i] >= 1 && size[i] <= BP_IMAGE_MAX_SIDE;
             lua_pop(L, 1);
         }
-        if (!good) lbp_error(L, "%s: option 'size' is %s; {height, width} is expected, each from 1 to %d", who, lbp_describe(L, -1), BP_IMAGE_MAX_SIDE);
+        if (!good)
+            lbp_error(L, "%s: option 'size' is %s; {height, width} is expected, each from 1 to %d", who, lbp_describe(L, -1),
+                      BP_IMAGE_MAX_SIDE);
     }
     lua_pop(L, 1);
 }
@@ -354,8 +365,10 @@ static int list_folder(lua_State *L)
         lua_pushvalue(L, -1);
         lua_rawseti(L, -4, i + 1);
         lua_pushboolean(L, true);
-        if (l->entries[i].is_folder) lua_rawset(L, -3);
-        else lua_pop(L, 2);
+        if (l->entries[i].is_folder)
+            lua_rawset(L, -3);
+        else
+            lua_pop(L, 2);
     }
     return 2;
 }
@@ -363,10 +376,18 @@ static int list_folder(lua_State *L)
 void lbp_open_io(lua_State *L, lbp_state *s)
 {
     static const luaL_Reg functions[] = {
-        { "safetensors_load", safetensors_load }, { "safetensors_save", safetensors_save }, { "idx_load", idx_load },
-        { "csv_load", csv_load },                 { "image_load", image_load },             { "image_save", image_save },
-        { "image_resize", image_resize },         { "read_file", read_file },               { "write_file", write_file },
-        { "remove_file", remove_file },           { "make_folder", make_folder },           { "list_folder", list_folder },
+        { "safetensors_load", safetensors_load },
+        { "safetensors_save", safetensors_save },
+        { "idx_load", idx_load },
+        { "csv_load", csv_load },
+        { "image_load", image_load },
+        { "image_save", image_save },
+        { "image_resize", image_resize },
+        { "read_file", read_file },
+        { "write_file", write_file },
+        { "remove_file", remove_file },
+        { "make_folder", make_folder },
+        { "list_folder", list_folder },
         { NULL, NULL },
     };
     (void)s;

@@ -151,11 +151,15 @@ static void put_table(lua_State *L, encoder *e)
 {
     lua_Integer strings = 0, others = 0;
     luaL_checkstack(L, 8, NULL);
-    if (e->depth >= BP_JSON_DEPTH) lbp_error(L, "json.encode: tables within each other more than %d deep; does one contain itself?", BP_JSON_DEPTH);
+    if (e->depth >= BP_JSON_DEPTH)
+        lbp_error(L, "json.encode: tables within each other more than %d deep; does one contain itself?", BP_JSON_DEPTH);
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        if (lua_type(L, -2) == LUA_TSTRING) strings++;
-        else if (lua_isinteger(L, -2)) others++;
-        else lbp_error(L, "json.encode: a table has the key %s; names or a list are expected", lbp_describe(L, -2));
+        if (lua_type(L, -2) == LUA_TSTRING)
+            strings++;
+        else if (lua_isinteger(L, -2))
+            others++;
+        else
+            lbp_error(L, "json.encode: a table has the key %s; names or a list are expected", lbp_describe(L, -2));
     }
     bool array = e->empty_is_array, marked = false;
     if (luaL_getmetafield(L, -1, KIND_FIELD) != LUA_TNIL) {
@@ -168,9 +172,12 @@ static void put_table(lua_State *L, encoder *e)
         lbp_error(L, "json.encode: a table with both a list and names (or names in an array); give the list a name of its own");
     lua_Unsigned n = lua_rawlen(L, -1);
     if ((lua_Integer)n != others)
-        lbp_error(L, "json.encode: a list of %I entries has holes: entry %I follows none; fill them with json.null", others, (lua_Integer)n + 1);
-    if (others || (array && !strings)) put_array(L, e, n);
-    else put_object(L, e, strings);
+        lbp_error(L, "json.encode: a list of %I entries has holes: entry %I follows none; fill them with json.null", others,
+                  (lua_Integer)n + 1);
+    if (others || (array && !strings))
+        put_array(L, e, n);
+    else
+        put_object(L, e, strings);
 }
 
 static void put(lua_State *L, encoder *e)
@@ -180,14 +187,20 @@ static void put(lua_State *L, encoder *e)
     case LUA_TSTRING: put_string(L, e, -1); break;
     case LUA_TTABLE: put_table(L, e); break;
     case LUA_TNUMBER:
-        if (lua_isinteger(L, -1)) bp_json_put_int(&e->out, lua_tointeger(L, -1));
-        else if (isfinite(lua_tonumber(L, -1))) bp_json_put_real(&e->out, lua_tonumber(L, -1));
-        else lbp_error(L, "json.encode: the number %f has no JSON; leave it out or write json.null", lua_tonumber(L, -1));
+        if (lua_isinteger(L, -1))
+            bp_json_put_int(&e->out, lua_tointeger(L, -1));
+        else if (isfinite(lua_tonumber(L, -1)))
+            bp_json_put_real(&e->out, lua_tonumber(L, -1));
+        else
+            lbp_error(L, "json.encode: the number %s has no JSON; leave it out or write json.null",
+                      isnan(lua_tonumber(L, -1)) ? "nan" : "inf");
         break;
     default:
         if (!lua_islightuserdata(L, -1) || lua_touserdata(L, -1))
-            lbp_error(L, "json.encode: found %s; nil stands for nothing, and only tables, strings, numbers, booleans and json.null can be written",
-                      lbp_describe(L, -1));
+            lbp_error(
+                L,
+                "json.encode: found %s; nil stands for nothing, and only tables, strings, numbers, booleans and json.null can be written",
+                lbp_describe(L, -1));
         bp_buffer_text(&e->out, "null");
     }
     lbp_check(L, e->out.status);

@@ -20,25 +20,41 @@
 
 /* ---- the state ---------------------------------------------------------------------------------------------------- */
 
-/* A thing of core that a userdata owns: in a list, so that the context closes after all of them in whatever order Lua finalizes. */
+/* A thing of core that Lua owns: in a list, so that the context closes after all of them in whatever order Lua finalizes (owned.c). */
 typedef struct lbp_owned {
     struct lbp_owned *prev, *next;
     void (*release)(struct lbp_owned *self); /* gives up the C resource; may be called twice */
 } lbp_owned;
 
-typedef struct lbp_state {
-    bp_ctx *ctx;              /* NULL once closed */
-    lua_State *main;          /* the main thread: alive as long as the state */
-    lbp_owned boxes;          /* list heads; newest first */
+typedef struct lbp_state lbp_state;
+typedef struct lbp_slab lbp_slab;
+
+/* What a tensor of Lua is. The userdata holds the address of its box. */
+typedef struct lbp_box {
+    lbp_owned link;
+    bp_tensor *tensor; /* NULL: not yet filled, or freed */
+    uint64_t born;
+    bool persistent; /* survives scopes */
+    bool spared;     /* survives the scope that ends now: it is among the results */
+    bool frozen;     /* its requires_grad was once withdrawn */
+} lbp_box;
+
+struct lbp_state {
+    bp_ctx *ctx;     /* NULL once closed */
+    lua_State *main; /* the main thread: alive as long as the state */
+    lbp_owned boxes; /* list heads; newest first */
     lbp_owned others;
-    uint64_t born;            /* numbers boxes in order of birth */
-    uint64_t generation;      /* raised when plans made before may no longer say the same (a parameter was frozen) */
-    int persist;              /* > 0: new boxes survive scopes */
-    bool reclaiming;          /* finalizers run in the middle of a core call: no op may be applied */
-    size_t collect_at;        /* live bytes at which the next collection is due */
-    char where[512];          /* the layer path that ctx->where points at: names joined by '/' */
-    int where_lost;           /* pushes that found no room in it */
-} lbp_state;
+    lbp_owned *spare;    /* cells not in use */
+    lbp_slab *slabs;     /* all cells */
+    lbp_box dead;        /* the box of a tensor that was finalized and brought back to life by another finalizer */
+    uint64_t born;       /* numbers boxes in order of birth */
+    uint64_t generation; /* raised when plans made before may no longer say the same (a parameter was frozen) */
+    int persist;         /* > 0: new boxes survive scopes */
+    bool reclaiming;     /* finalizers run in the middle of a core call: no op may be applied */
+    size_t collect_at;   /* live bytes at which the next collection is due */
+    char where[512];     /* the layer path that ctx->where points at: names joined by '/' */
+    int where_lost;      /* pushes that found no room in it */
+};
 
 /* The state of L, opened on first use; raises when it cannot be. */
 lbp_state *lbp_state_of(lua_State *L);
@@ -46,30 +62,28 @@ lbp_state *lbp_state_of(lua_State *L);
 lbp_state *lbp_enter(lua_State *L);
 /* Its context. Raises as lbp_state_of does. */
 bp_ctx *lbp_context(lua_State *L);
-/* Puts a resource on the state's list of others; takes it off again (harmless when it is on none). */
-void lbp_own(lbp_state *s, lbp_owned *o);
+void lbp_list_init(lbp_owned *head);
+/* Puts something at the head of a list; takes it off again (harmless when it is on none); takes off and releases all. */
+void lbp_own(lbp_owned *head, lbp_owned *o);
 void lbp_disown(lbp_owned *o);
+void lbp_release_all(lbp_owned *head);
+/* Room for an lbp_box or lbp_guard, zeroed; valid until given back. Taking may collect garbage, may raise. */
+void *lbp_take_cell(lua_State *L, lbp_state *s);
+void lbp_give_cell(lbp_state *s, lbp_owned *o);
+void lbp_free_cells(lbp_state *s);
 
 /* ---- boxed tensors ------------------------------------------------------------------------------------------------ */
 
-typedef struct lbp_box {
-    const void *tag;      /* &lbp_box_tag: how a box is told from other userdata without a table lookup */
-    lbp_owned link;
-    bp_tensor *tensor;    /* NULL: not yet filled, or freed */
-    lbp_state *state;
-    uint64_t born;
-    bool persistent;      /* survives scopes */
-    bool spared;          /* survives the scope that ends now: it is among the results */
-    bool frozen;          /* its requires_grad was once withdrawn */
-} lbp_box;
+/* Its address is the registry's key of the metatable, and the mark by which the userdata is told from others without a table lookup. */
 extern const char lbp_box_tag;
-static inline lbp_box *lbp_box_of(lbp_owned *o) { return (lbp_box *)((char *)o - offsetof(lbp_box, link)); }
 
 /* Pushes an empty box. May collect garbage, may raise. Filling takes over one reference and never raises. */
 lbp_box *lbp_newbox(lua_State *L, lbp_state *s);
 void lbp_fill(lbp_box *box, bp_tensor *t);
 /* Gives the tensor up at once; later use raises. */
 void lbp_empty(lbp_box *box);
+/* The finalizer of tensors. */
+int lbp_collect_box(lua_State *L);
 
 /* Pushes a tensor, taking over one reference, also when it raises for lack of memory. */
 void lbp_pushtensor(lua_State *L, bp_tensor *t);
@@ -131,8 +145,8 @@ int lbp_checkdtype(lua_State *L, int idx, const char *who, int def);
 /* A shape at idx: a list of sizes or one size. Returns the number of dimensions. */
 int lbp_checkshape(lua_State *L, int idx, const char *who, int64_t *shape);
 
-/* An option table at idx (nil and none count as empty). `names` ends with NULL; other keys raise, naming the nearest. Returns whether there is
- * a table. The getters read one field of it and raise "who: option 'name': expected ..., got ...". */
+/* An option table at idx (nil and none count as empty). `names` ends with NULL; other keys raise, naming the nearest. Returns whether there
+ * is a table. The getters read one field of it and raise "who: option 'name': expected ..., got ...". */
 bool lbp_options(lua_State *L, int idx, const char *who, const char *const *names);
 int64_t lbp_option_whole(lua_State *L, int idx, const char *who, const char *name, int64_t def, int64_t min, int64_t max);
 double lbp_option_number(lua_State *L, int idx, const char *who, const char *name, double def, double min, double max);
@@ -150,10 +164,9 @@ int64_t lbp_position(lua_State *L, int64_t v, const char *who, const char *what)
 
 /* ---- regions ------------------------------------------------------------------------------------------------------ */
 
-/* Something to be undone when the calling C function returns or an error passes: pushes a to-be-closed value. The pointer it returns is
- * valid until then. undo must not raise; it runs once. */
+/* Something to be undone. undo must not raise; it runs once. */
 typedef struct lbp_guard {
-    lbp_owned link; /* so that a state closed in the middle undoes it too */
+    lbp_owned link;
     lbp_state *state;
     void (*undo)(struct lbp_guard *g);
     union {
@@ -162,13 +175,21 @@ typedef struct lbp_guard {
         void *pointer;
     } as;
 } lbp_guard;
+typedef struct lbp_held {
+    lbp_state *state;
+    lbp_guard *guard;
+} lbp_held;
+/* Undone when the calling C function returns or an error passes: pushes a to-be-closed value. The pointer is valid until then. */
 lbp_guard *lbp_guarded(lua_State *L, lbp_state *s, void (*undo)(lbp_guard *g));
+/* Undone when the value that is pushed is collected, at the latest when the state closes. That value is an lbp_held, whose guard is NULL
+ * from then on. */
+lbp_guard *lbp_new_guard(lua_State *L, lbp_state *s, void (*undo)(lbp_guard *g));
 /* Runs the undo now instead of at the end. */
 void lbp_unguard(lbp_guard *g);
 /* Raises an argument error unless the value at idx can be called. */
 void lbp_check_callable(lua_State *L, int idx, const char *who);
-/* Calls the function at stack index 1 with the arguments 2..n and leaves its results on top; returns their number. A function that runs user
- * code under a guard cannot yield: the guarded state is the context's, not the coroutine's. */
+/* Calls the function at stack index 1 with the arguments 2..n and leaves its results on top; returns their number. A function that runs
+ * user code under a guard cannot yield: the guarded state is the context's, not the coroutine's. */
 int lbp_call_guarded(lua_State *L, int n);
 
 /* ---- ops ---------------------------------------------------------------------------------------------------------- */
@@ -182,17 +203,17 @@ void lbp_push_op(lua_State *L, lbp_state *s, const bp_op *op, bool in_place);
 
 /* ---- the parts of bp.core: each adds its functions to the table on top of the stack, called once per opening --------
  * Parts written elsewhere (files, images, ...) add a row here and define void lbp_open_NAME(lua_State *L, lbp_state *s). */
-#define LBP_PARTS(X)                                                                                                   \
-    X(tensor)                                                                                                          \
-    X(convert)                                                                                                         \
-    X(ops)                                                                                                             \
-    X(optable)                                                                                                         \
-    X(autograd)                                                                                                        \
-    X(capture)                                                                                                         \
-    X(scope)                                                                                                           \
-    X(random)                                                                                                          \
-    X(settings)                                                                                                        \
-    X(io)                                                                                                              \
+#define LBP_PARTS(X) \
+    X(tensor)        \
+    X(convert)       \
+    X(ops)           \
+    X(optable)       \
+    X(autograd)      \
+    X(capture)       \
+    X(scope)         \
+    X(random)        \
+    X(settings)      \
+    X(io)            \
     X(json)
 #define X(part) void lbp_open_##part(lua_State *L, lbp_state *s);
 LBP_PARTS(X)

@@ -1,7 +1,7 @@
 /* ops.c - every row of the op table as a Lua function, a method and an in-place form.
  *
- * A call reads its inputs from the stack, then its options (options.c), then makes the boxes for its results; all of that may raise. From there
- * to the end of the op nothing does, so the references taken are given back on every path. */
+ * A call reads its inputs from the stack, then its options (options.c), then makes the boxes for its results; all of that may raise. From
+ * there to the end of the op nothing does, so the references taken are given back on every path. */
 #include "lbp.h"
 
 #include <string.h>
@@ -84,7 +84,8 @@ static int read_inputs(lua_State *L, const bp_op *op, inputs *in)
         int type = arg <= top ? lua_type(L, arg) : LUA_TNONE;
         bool optional = d->flags & (BP_IN_OPTIONAL | BP_IN_STREAM);
         int slot = 0;
-        if (lbp_testbox(L, arg)) slot = arg++;
+        if (lbp_testbox(L, arg))
+            slot = arg++;
         else if (optional) {
             if (type == LUA_TNIL) arg++;
         } else if (type == LUA_TNUMBER || type == LUA_TBOOLEAN) {
@@ -95,7 +96,8 @@ static int read_inputs(lua_State *L, const bp_op *op, inputs *in)
             lbp_pushvalue(L, arg, BP_I64, op->name);
             lua_replace(L, arg);
             slot = arg++;
-        } else wrong_input(L, op, d, arg);
+        } else
+            wrong_input(L, op, d, arg);
         in->slot[in->n++] = slot;
     }
     return arg;
@@ -147,6 +149,7 @@ static bp_status take_inputs(lua_State *L, bp_ctx *ctx, const bp_op *op, inputs 
         bool truth = lua_type(L, in->slot[i]) == LUA_TBOOLEAN;
         bp_dtype dtype = number_dtype(L, op, in, i);
         status = bp_tensor_scalar(ctx, dtype, truth ? lua_toboolean(L, in->slot[i]) : lua_tonumber(L, in->slot[i]), &in->tensor[i]);
+        if (status == BP_OK) in->tensor[i]->storage->constant = true;
         if (status == BP_OK && dtype == BP_I64) *(int64_t *)(void *)bp_data(in->tensor[i]) = lua_tointeger(L, in->slot[i]);
     }
     bp_pause_capture(ctx, paused);
@@ -212,7 +215,10 @@ void lbp_apply_push(lua_State *L, lbp_state *s, const bp_op *op, int idx, int n_
     lbp_fill(box, out);
 }
 
-void lbp_push_op(lua_State *L, lbp_state *s, const bp_op *op, bool in_place) { push_form(L, s, op, in_place ? call_in_place : call_function); }
+void lbp_push_op(lua_State *L, lbp_state *s, const bp_op *op, bool in_place)
+{
+    push_form(L, s, op, in_place ? call_in_place : call_function);
+}
 
 /*** t:view(...) -> tensor
  * The same as t:reshape: another shape over the same memory where the strides allow it, else a copy. */

@@ -1,5 +1,5 @@
-/* optable.c - core.ops_table(): every row of the op table as a Lua table, for the manual, the help and the tests. Dimensions and positions are
- * told as Lua counts them. */
+/* optable.c - core.ops_table(): every row of the op table as a Lua table, for the manual, the help and the tests. Dimensions and positions
+ * are told as Lua counts them. */
 #include "lbp.h"
 
 #include <math.h>
@@ -22,8 +22,10 @@ static void set_flag(lua_State *L, const char *name, bool v)
 static void push_plain(lua_State *L, double v)
 {
     lua_Integer i;
-    if (lua_numbertointeger(v, &i) && (double)i == v) lua_pushinteger(L, i);
-    else lua_pushnumber(L, v);
+    if (lua_numbertointeger(v, &i) && (double)i == v)
+        lua_pushinteger(L, i);
+    else
+        lua_pushnumber(L, v);
 }
 
 static void push_inputs(lua_State *L, const bp_op *op)

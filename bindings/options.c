@@ -15,7 +15,7 @@
 typedef struct reader {
     lua_State *L;
     const bp_op *op;
-    int count;    /* options in the row */
+    int count; /* options in the row */
     bp_arg *args;
 } reader;
 
@@ -93,8 +93,7 @@ static int64_t whole(const reader *r, const bp_option *o, int idx, const char *e
     int64_t v;
     if (!lbp_towhole(r->L, idx, &v)) wrong_kind(r, o, idx, expected);
     if (!counts_from_one(o)) return v;
-    if (v == 0)
-        lbp_error(r->L, "%s: option '%s' is 0; it counts from 1, and from the end with -1, -2, ...", r->op->name, o->name);
+    if (v == 0) lbp_error(r->L, "%s: option '%s' is 0; it counts from 1, and from the end with -1, -2, ...", r->op->name, o->name);
     return v > 0 ? v - 1 : v;
 }
 
@@ -202,10 +201,12 @@ static int read_positional(const reader *r, int k, int first, int last)
     for (int i = first; i <= last; i++) {
         const bp_option *o = k < r->count ? &r->op->options[k] : NULL;
         int type = lua_type(L, i);
-        if (type == LUA_TNIL) k++;
+        if (type == LUA_TNIL)
+            k++;
         else if (type == LUA_TTABLE && i == last && (!(o && is_list(o)) || has_parts(L, i))) {
             read_named(r, k, i);
-        } else if (!o) too_many(r, i);
+        } else if (!o)
+            too_many(r, i);
         else if (type == LUA_TNUMBER && is_list(o) && o->length == 0) {
             bp_arg *a = &r->args[k++];
             a->set = 1;
@@ -214,7 +215,8 @@ static int read_positional(const reader *r, int k, int first, int last)
                 a->as.list[a->count++] = whole(r, o, i, list_expected(o));
             }
             i--;
-        } else set_value(r, k++, i);
+        } else
+            set_value(r, k++, i);
     }
     return k;
 }

@@ -100,9 +100,13 @@ static void choose_format(printer *pr)
     if (bp_is_float(pr->t->m.dtype)) {
         survey s = { 0, HUGE_VAL, true };
         look_at(pr, 0, p, &s);
-        bool wide = s.largest >= 1e6 || s.smallest < 1e-3; /* fixed would lose digits, or columns */
-        pr->style = s.whole && s.largest < 1e9 ? STYLE_WHOLE : s.largest > 0 && wide && s.largest / s.smallest > 100 ? STYLE_SCIENTIFIC : STYLE_FIXED;
-        if (!s.whole && (s.largest >= 1e6 || s.largest < 1e-3)) pr->style = STYLE_SCIENTIFIC;
+        bool far_apart = s.largest > 100 * s.smallest; /* fixed would lose digits of the small, or give the large many columns */
+        if (s.largest == 0 || (s.whole && s.largest < 1e9))
+            pr->style = STYLE_WHOLE;
+        else if (s.largest >= 1e6 || s.largest < 1e-3 || (far_apart && s.smallest < 1e-3))
+            pr->style = STYLE_SCIENTIFIC;
+        else
+            pr->style = STYLE_FIXED;
     }
     measure_width(pr, 0, p);
 }
@@ -146,7 +150,8 @@ static void add_matrix(printer *pr, int dim, const char *p)
         int64_t last = first + step < n ? first + step - 1 : n - 1;
         if (step < n) {
             char text[80];
-            snprintf(text, sizeof text, " columns %lld to %lld\n", (long long)shown_at(pr, dim + 1, first) + 1, (long long)shown_at(pr, dim + 1, last) + 1);
+            snprintf(text, sizeof text, " columns %lld to %lld\n", (long long)shown_at(pr, dim + 1, first) + 1,
+                     (long long)shown_at(pr, dim + 1, last) + 1);
             luaL_addstring(&pr->b, text);
         }
         for (int64_t i = 0; i < shown(pr, dim); i++) {
@@ -207,11 +212,14 @@ int lbp_tensor_tostring(lua_State *L)
     luaL_buffinit(L, &pr.b);
     add_head(&pr.b, t, known ? "" : ", its value is not known while capturing");
     int64_t at[BP_MAX_DIMS];
-    if (known && t->m.ndim == 0) add_element(&pr, bp_data(t));
+    if (known && t->m.ndim == 0)
+        add_element(&pr, bp_data(t));
     else if (known && bp_count(t)) {
         luaL_addchar(&pr.b, '\n');
-        if (t->m.ndim == 1) add_row(&pr, 0, bp_data(t));
-        else add_blocks(&pr, 0, bp_data(t), at);
+        if (t->m.ndim == 1)
+            add_row(&pr, 0, bp_data(t));
+        else
+            add_blocks(&pr, 0, bp_data(t), at);
         luaL_buffsub(&pr.b, 1); /* the last newline */
     }
     luaL_pushresult(&pr.b);

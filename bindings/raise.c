@@ -1,7 +1,7 @@
 /* raise.c - errors at the Lua edge: who is blamed, what is said.
  *
- * The line blamed is the first one outside the library's own Lua files, so that a user reads a line of theirs. The library's files are those
- * below the folders that called core.library(), and the ones compiled in. */
+ * The line blamed is the first one outside the library's own Lua files, so that a user reads a line of theirs. The library's files are
+ * those below the folders that called core.library(), and the ones compiled in. */
 #include "lbp.h"
 
 #include <stdarg.h>
@@ -149,7 +149,8 @@ static void push_name_in_table(lua_State *L)
     lua_pushnil(L);
 }
 
-/* The name of the running function: among the methods of tensors (*method), or the functions of bp.core; else as it was called. *colon: with ':'. */
+/* The name of the running function: among the methods of tensors (*method), or the functions of bp.core; else as it was called. *colon:
+ * with ':'. */
 static const char *running_name(lua_State *L, bool *method, bool *colon)
 {
     lua_Debug ar;
@@ -177,7 +178,8 @@ int lbp_typeerror(lua_State *L, int arg, const char *who, const char *expected)
 {
     bool method, colon;
     const char *got = lbp_describe(L, arg), *name = running_name(L, &method, &colon);
-    if (method && arg == 1) lbp_error(L, "%s: called without its tensor, on %s; a method is called with ':', as in t:%s(...)", name, got, name);
+    if (method && arg == 1)
+        lbp_error(L, "%s: called without its tensor, on %s; a method is called with ':', as in t:%s(...)", name, got, name);
     lbp_error(L, "%s: argument %d is %s; %s is expected", who ? who : name, arg - colon, got, expected);
 }
 

@@ -23,8 +23,8 @@ static int seed(lua_State *L)
 }
 
 /*** core.stream(name) -> tensor
- * The state of a random stream, i64 [2] {key, step}, which random ops take as their last input: "init", "shuffle", "dropout", "augment", "search", "noise".
- * Writing a saved state back continues the stream from there. */
+ * The state of a random stream, i64 [2] {key, step}, which random ops take as their last input: "init", "shuffle", "dropout", "augment",
+ * "search", "noise". Writing a saved state back continues the stream from there. */
 static int stream(lua_State *L)
 {
     lbp_state *s = lbp_state_of(L);

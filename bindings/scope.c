@@ -1,7 +1,7 @@
 /* scope.c - regions: scope frees the tensors made in it, pause makes lasting ones, and the calling of a function under a guard.
  *
- * Boxes stand in the state's list newest first, numbered by birth, so what a scope made is the head of that list down to the number at which it
- * began. What the function returns is spared this once: an enclosing scope may still free it. */
+ * Boxes stand in the state's list newest first, numbered by birth, so what a scope made is the head of that list down to the number at
+ * which it began. What the function returns is spared this once: an enclosing scope may still free it. */
 #include "lbp.h"
 
 void lbp_check_callable(lua_State *L, int idx, const char *who)
@@ -27,10 +27,12 @@ static void free_since(lbp_guard *g)
     lbp_owned *head = &g->state->boxes;
     for (lbp_owned *o = head->next, *next; o != head; o = next) {
         next = o->next;
-        lbp_box *box = lbp_box_of(o);
+        lbp_box *box = (lbp_box *)o;
         if (box->born <= g->as.number) break;
-        if (box->spared) box->spared = false;
-        else if (!box->persistent) lbp_empty(box);
+        if (box->spared)
+            box->spared = false;
+        else if (!box->persistent)
+            lbp_empty(box);
     }
 }
 
@@ -59,8 +61,8 @@ static void spare(lua_State *L, int idx, int seen, int depth)
 }
 
 /*** bp.scope(fn, ...) -> fn's results
- * Calls fn(...) and then frees every tensor that was made in it and is not among its results, also when an error passes. Results are looked for in tables,
- * too. Scopes nest: what an inner one returns belongs to the outer one. fn cannot yield. */
+ * Calls fn(...) and then frees every tensor that was made in it and is not among its results, also when an error passes. Results are looked
+ * for in tables, too. Scopes nest: what an inner one returns belongs to the outer one. fn cannot yield. */
 static int scope(lua_State *L)
 {
     lbp_check_callable(L, 1, "scope");
@@ -97,7 +99,8 @@ static void resume(lbp_guard *g)
 }
 
 /*** core.pause(fn, ...) -> fn's results
- * Calls fn(...) so that the tensors made in it survive scopes, and count as older than an open capture: for parameters built at first use. */
+ * Calls fn(...) so that the tensors made in it survive scopes, and count as older than an open capture: for parameters built at first use.
+ */
 static int pause_for(lua_State *L)
 {
     lbp_check_callable(L, 1, "pause");

@@ -39,13 +39,13 @@ static void set_integer(lua_State *L, const char *name, lua_Integer v)
 }
 
 /*** bp.memory() -> {used =, cached =, peak =, limit =, calls =, tensors =}
- * Bytes that tensors, histories and plans take now, those of them that are free to be reused, the most there have been, the limit (nil: none); allocator
- * calls so far; tensors alive in Lua. */
+ * Bytes that tensors, histories and plans take now, those of them that are free to be reused, the most there have been, the limit (nil:
+ * none); allocator calls so far; tensors alive in Lua. */
 static int memory(lua_State *L)
 {
     lbp_state *s = lbp_state_of(L);
     lua_Integer tensors = 0;
-    for (lbp_owned *o = s->boxes.next; o != &s->boxes; o = o->next) tensors += lbp_box_of(o)->tensor != NULL;
+    for (lbp_owned *o = s->boxes.next; o != &s->boxes; o = o->next) tensors += ((lbp_box *)o)->tensor != NULL;
     lua_createtable(L, 0, 6);
     set_integer(L, "used", (lua_Integer)bp_memory_used(s->ctx));
     set_integer(L, "cached", (lua_Integer)bp_block_cached(s->ctx));
@@ -91,7 +91,8 @@ static int where_push(lua_State *L)
     size_t n, used = strlen(s->where);
     if (lua_type(L, 1) != LUA_TSTRING) lbp_typeerror(L, 1, "where_push", "a name");
     const char *name = lua_tolstring(L, 1, &n);
-    if (s->where_lost || used + n + 2 > sizeof s->where || memchr(name, '/', n)) s->where_lost++;
+    if (s->where_lost || used + n + 2 > sizeof s->where || memchr(name, '/', n))
+        s->where_lost++;
     else {
         if (used) s->where[used++] = '/';
         memcpy(s->where + used, name, n + 1);
@@ -103,7 +104,8 @@ static int where_push(lua_State *L)
 static int where_pop(lua_State *L)
 {
     lbp_state *s = (lbp_state *)lua_touserdata(L, lua_upvalueindex(1));
-    if (s->where_lost) s->where_lost--;
+    if (s->where_lost)
+        s->where_lost--;
     else {
         char *slash = strrchr(s->where, '/');
         *(slash ? slash : s->where) = '\0';
@@ -157,16 +159,19 @@ static int is_terminal(lua_State *L)
 static int columns(lua_State *L)
 {
     struct winsize w;
-    if (ioctl((int)luaL_checkinteger(L, 1), TIOCGWINSZ, &w) == 0 && w.ws_col > 0) lua_pushinteger(L, w.ws_col);
-    else lua_pushnil(L);
+    if (ioctl((int)luaL_checkinteger(L, 1), TIOCGWINSZ, &w) == 0 && w.ws_col > 0)
+        lua_pushinteger(L, w.ws_col);
+    else
+        lua_pushnil(L);
     return 1;
 }
 
 void lbp_open_settings(lua_State *L, lbp_state *s)
 {
-    static const luaL_Reg functions[] = { { "threads", threads },       { "isa", isa },           { "memory", memory },     { "reset_peak", reset_peak },
-                                          { "clock", now },             { "capturing", capturing }, { "where", where },     { "error", raise_error },
-                                          { "library", lbp_library },   { "isatty", is_terminal },  { "columns", columns }, { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "threads", threads },       { "isa", isa },           { "memory", memory },
+                                          { "reset_peak", reset_peak }, { "clock", now },         { "capturing", capturing },
+                                          { "where", where },           { "error", raise_error }, { "library", lbp_library },
+                                          { "isatty", is_terminal },    { "columns", columns },   { NULL, NULL } };
     luaL_setfuncs(L, functions, 0);
     add_where(L, s);
     lua_pushstring(L, BP_VERSION);

@@ -5,7 +5,7 @@
 
 /* ---- life and death ---- */
 
-static int collect(lua_State *L)
+static int close_tensor(lua_State *L)
 {
     lbp_box *box = lbp_testbox(L, 1);
     if (box) lbp_empty(box);
@@ -13,8 +13,8 @@ static int collect(lua_State *L)
 }
 
 /*** t:free()
- * Gives the memory back at once, unless a view, a history or a plan still needs it. Using t afterwards is an error; freeing again is not. A local t
- * <close> frees at the end of its block. */
+ * Gives the memory back at once, unless a view, a history or a plan still needs it. Using t afterwards is an error; freeing again is not. A
+ * local t <close> frees at the end of its block. */
 static int free_tensor(lua_State *L)
 {
     lbp_box *box = lbp_testbox(L, 1);
@@ -174,8 +174,10 @@ static int to_dtype(lua_State *L)
     bp_tensor *t = lbp_checktensor(L, 1);
     if (lua_isnoneornil(L, 2)) lbp_typeerror(L, 2, "to", "a dtype such as \"f32\"");
     bp_arg dtype = bp_int(lbp_checkdtype(L, 2, "to", -1));
-    if (dtype.as.i == t->m.dtype) lua_settop(L, 1);
-    else lbp_apply_push(L, lbp_enter(L), &bp__op_cast, 1, 1, &dtype);
+    if (dtype.as.i == t->m.dtype)
+        lua_settop(L, 1);
+    else
+        lbp_apply_push(L, lbp_enter(L), &bp__op_cast, 1, 1, &dtype);
     return 1;
 }
 
@@ -259,8 +261,8 @@ static const luaL_Reg methods[] = {
 };
 
 static const luaL_Reg metamethods[] = {
-    { "__gc", collect },
-    { "__close", collect },
+    { "__gc", lbp_collect_box },
+    { "__close", close_tensor },
     { "__unm", negate },
     { "__eq", equal },
     { "__lt", less },

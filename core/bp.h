@@ -70,7 +70,8 @@ typedef void *(*bp_alloc_fn)(void *ud, void *ptr, size_t osize, size_t nsize);
 typedef int bp_list_fn(void *ud, const char *name, bool is_folder);
 
 /* File operations, in the shape of POSIX: each returns what its namesake returns and leaves errno. `open_temp` makes a new file next to
- * `path` and writes its name into `name`; `sync_folder` makes a rename of `path` durable; `list` goes through a folder in any order. */
+ * `path` and writes its name into `name`; `sync_folder` makes a rename of `path` durable; `list` goes through a folder in any order.
+ * Where open_read, open_temp, unlink, list or make_folder is NULL, what needs it is refused with ENOSYS. */
 typedef struct bp_files {
     void *ud;
     int (*open_read)(void *ud, const char *path);
@@ -89,17 +90,17 @@ typedef struct bp_files {
 
 /* How to open a context. Start from BP_CONFIG_INIT; zero fields take their defaults. */
 typedef struct bp_config {
-    size_t struct_size;     /* sizeof(bp_config): lets later versions add fields */
-    bp_alloc_fn alloc;      /* default: realloc and free */
+    size_t struct_size; /* sizeof(bp_config): lets later versions add fields */
+    bp_alloc_fn alloc;  /* default: realloc and free */
     void *alloc_ud;
-    const bp_files *files;  /* default: POSIX; must outlive the context */
+    const bp_files *files;     /* default: POSIX; must outlive the context */
     double (*clock)(void *ud); /* monotonic seconds; default: clock_gettime(CLOCK_MONOTONIC) */
     void *clock_ud;
-    size_t memory_limit;    /* bytes; 0: none */
-    int threads;            /* 0: as many as this process may use */
-    uint64_t seed;          /* of the random streams; 0 is a seed like any other */
-    int index_base;         /* positions held in tensors (labels, indices, argmax) count from 0 or 1 */
-    const char *isa;        /* "baseline", "avx2", "avx512"; NULL: $BP_ISA, else the best this machine runs */
+    size_t memory_limit; /* bytes; 0: none */
+    int threads;         /* 0: as many as this process may use */
+    uint64_t seed;       /* of the random streams; 0 is a seed like any other */
+    int index_base;      /* positions held in tensors (labels, indices, argmax) count from 0 or 1 */
+    const char *isa;     /* "baseline", "avx2", "avx512"; NULL: $BP_ISA, else the best this machine runs */
 } bp_config;
 
 #define BP_CONFIG_INIT { sizeof(bp_config), NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, NULL }
@@ -167,6 +168,7 @@ bp_status bp_tensor_scalar(bp_ctx *ctx, bp_dtype dtype, double value, bp_tensor 
 bp_tensor *bp_tensor_retain(bp_tensor *t);
 void bp_tensor_release(bp_tensor *t);
 
+/* What a tensor looks like; the shape is borrowed and has bp_tensor_ndim entries. */
 bp_ctx *bp_tensor_ctx(const bp_tensor *t);
 bp_dtype bp_tensor_dtype(const bp_tensor *t);
 int bp_tensor_ndim(const bp_tensor *t);
@@ -199,8 +201,18 @@ typedef struct bp_arg {
     } as;
 } bp_arg;
 
-static inline bp_arg bp_int(int64_t i) { bp_arg a = { 1, 1, { 0 } }; a.as.i = i; return a; }
-static inline bp_arg bp_float(double f) { bp_arg a = { 1, 1, { 0 } }; a.as.f = f; return a; }
+static inline bp_arg bp_int(int64_t i)
+{
+    bp_arg a = { 1, 1, { 0 } };
+    a.as.i = i;
+    return a;
+}
+static inline bp_arg bp_float(double f)
+{
+    bp_arg a = { 1, 1, { 0 } };
+    a.as.f = f;
+    return a;
+}
 static inline bp_arg bp_list(int count, const int64_t *v)
 {
     bp_arg a = { 1, 0, { 0 } };
@@ -208,7 +220,11 @@ static inline bp_arg bp_list(int count, const int64_t *v)
     for (int k = 0; k < count && k < BP_MAX_DIMS; k++) a.as.list[k] = v[k];
     return a;
 }
-static inline bp_arg bp_default(void) { bp_arg a = { 0, 0, { 0 } }; return a; }
+static inline bp_arg bp_default(void)
+{
+    bp_arg a = { 0, 0, { 0 } };
+    return a;
+}
 
 /* The op of that name, or NULL. */
 const bp_op *bp_op_find(const char *name);
@@ -251,10 +267,15 @@ bp_status bp_backward(bp_tensor *t, bp_tensor *seed, const bp_backward_options *
 /* Gradients of t for the given tensors, without touching any grad: grads[i] is new, or NULL where t does not depend on wrt[i]. */
 bp_status bp_gradients(bp_tensor *t, bp_tensor *seed, int n, bp_tensor *const *wrt, const bp_backward_options *options, bp_tensor **grads);
 
-/* Moves tensors of one dtype (parameters) into one block and their gradients into another: *data and *grad are 1-d tensors over the blocks, and
- * every tensor and its grad become views of them, each starting on a 64-byte boundary with zeros in the gaps. So an optimizer is one pass. Values and
- * gathered gradients are kept; plans captured before become stale. BP_EINVAL for mixed dtypes, a tensor given twice, or one that is no leaf. */
+/* Moves tensors of one dtype (parameters) into one block and their gradients into another: *data and *grad are 1-d tensors over the blocks,
+ * and every tensor and its grad become views of them, each starting on a 64-byte boundary with zeros in the gaps. So an optimizer is one
+ * pass. Values and gathered gradients are kept; plans captured before become stale. BP_EINVAL for mixed dtypes, a tensor given twice, or
+ * one that is no leaf. */
 bp_status bp_flatten(bp_ctx *ctx, int n, bp_tensor *const *tensors, bp_tensor **data, bp_tensor **grad);
+/* Brings a block of gradients up to date before an optimizer reads it: a gradient that was set since, or begun anew, moves back to its
+ * place; one that counts as zero is zero, and so is the place of a tensor that requires none. *reached: how many of the tensors have had
+ * a gradient since it last counted as zero. */
+bp_status bp_gather_grads(int n, bp_tensor *const *tensors, bp_tensor *grad, int *reached);
 
 /* ---- plans -------------------------------------------------------------------------------------------------------- */
 
@@ -276,14 +297,26 @@ bool bp_plan_is_stale(const bp_plan *plan);
 
 /* What a plan consists of. */
 typedef struct bp_plan_info {
-    int ops;               /* applied at each replay */
-    int recorded;          /* noted during the capture, views included */
-    size_t arena_bytes;    /* temporaries of one replay after lifetimes were laid out */
-    size_t temporary_bytes;/* the same without sharing */
+    int ops;                /* applied at each replay */
+    int recorded;           /* noted during the capture, views included */
+    size_t arena_bytes;     /* temporaries of one replay after lifetimes were laid out */
+    size_t temporary_bytes; /* the same without sharing */
 } bp_plan_info;
 bp_plan_info bp_plan_describe(const bp_plan *plan);
+/* The op that a replay applies as number `index`, from 0; NULL past the end. */
+const bp_op *bp_plan_op(const bp_plan *plan, int index);
+/* From now on (or no longer) the replays are timed op by op; the counts begin at 0. */
+bp_status bp_plan_profile(bp_plan *plan, bool on);
+typedef struct bp_plan_timing {
+    const char *where; /* path of the layer that applied the op, owned by the plan; NULL: none */
+    int64_t replays;   /* timed so far */
+    double seconds;    /* of all of them */
+} bp_plan_timing;
+/* Of op number `index`. */
+bp_plan_timing bp_plan_timed(const bp_plan *plan, int index);
 
-/* While paused nothing is noted, and what is made counts as older than the capture (parameters built on first use). Returns the old value. */
+/* While paused nothing is noted, and what is made counts as older than the capture (parameters built on first use). Returns the old value.
+ */
 bool bp_pause_capture(bp_ctx *ctx, bool paused);
 
 #ifdef __cplusplus

@@ -1,9 +1,9 @@
 /* bp_io.h - files for hosts in C and C++: weights (safetensors), IDX, CSV and pictures.
  *
- * Every reader treats its file as hostile: lengths and offsets are checked against the file's size before anything of that size is allocated,
- * so memory follows the size of the file. A wrong, damaged, cut or foreign file is BP_EFORMAT, with path, place, what was found and what was
- * expected; a file that exceeds a limit is BP_ELIMIT; the operating system's refusals are BP_EIO.
- * Every writer puts the whole new file in place of the old one, or leaves the old one as it was. */
+ * Every reader treats its file as hostile: lengths and offsets are checked against the file's size before anything of that size is
+ * allocated, so memory follows the size of the file. A wrong, damaged, cut or foreign file is BP_EFORMAT, with path, place, what was found
+ * and what was expected; a file that exceeds a limit is BP_ELIMIT; the operating system's refusals are BP_EIO. Every writer puts the whole
+ * new file in place of the old one, or leaves the old one as it was. */
 #ifndef BP_IO_H
 #define BP_IO_H
 
@@ -32,8 +32,8 @@ typedef struct bp_weights {
     bp_named_text *texts; /* the metadata */
 } bp_weights;
 
-/* Reads a safetensors file, or n bytes in memory, whose name for messages is `where`. F16 and BF16 become f32; I8, I16 and U16 become i32 and
- * U32 i64, which hold every value of theirs; U64 and 8-bit floats are refused by name. Where the file has our checksums, they are
+/* Reads a safetensors file, or n bytes in memory, whose name for messages is `where`. F16 and BF16 become f32; I8, I16 and U16 become i32
+ * and U32 i64, which hold every value of theirs; U64 and 8-bit floats are refused by name. Where the file has our checksums, they are
  * verified, and left out of the texts. */
 bp_status bp_weights_load(bp_ctx *ctx, const char *path, bp_weights **weights);
 bp_status bp_weights_load_memory(bp_ctx *ctx, const char *where, const void *data, size_t n, bp_weights **weights);
@@ -43,12 +43,13 @@ bp_tensor *bp_weights_tensor(const bp_weights *weights, const char *name);
 const char *bp_weights_text(const bp_weights *weights, const char *name);
 
 /* Writes tensors (any strides) and metadata. Names are UTF-8 and differ. Equal content gives equal bytes whatever the order: tensors
- * are sorted by falling element size, then name; metadata by name. An entry "bplua.crc32" is added: CRC-32 of the header and of each tensor. */
+ * are sorted by falling element size, then name; metadata by name. An entry "bplua.crc32" is added: CRC-32 of the header and of each
+ * tensor. */
 bp_status bp_weights_save(bp_ctx *ctx, const char *path, int64_t n_tensors, const bp_named_tensor *tensors, int64_t n_texts,
                           const bp_named_text *texts);
 /* The same into memory, which bp_bytes_free gives back. */
-bp_status bp_weights_save_memory(bp_ctx *ctx, int64_t n_tensors, const bp_named_tensor *tensors, int64_t n_texts, const bp_named_text *texts,
-                                 char **data, size_t *n);
+bp_status bp_weights_save_memory(bp_ctx *ctx, int64_t n_tensors, const bp_named_tensor *tensors, int64_t n_texts,
+                                 const bp_named_text *texts, char **data, size_t *n);
 void bp_bytes_free(bp_ctx *ctx, void *data, size_t n);
 
 /* ---- IDX, the format of the MNIST family -------------------------------------------------------------------------- */
@@ -59,7 +60,7 @@ bp_status bp_idx_load(bp_ctx *ctx, const char *path, bp_tensor **out);
 /* ---- CSV ---------------------------------------------------------------------------------------------------------- */
 
 typedef enum bp_csv_kind {
-    BP_CSV_AUTO,   /* by the first cell that is not missing: a number makes a column of numbers, anything else one of classes */
+    BP_CSV_AUTO, /* by the first cell that is not missing: a number makes a column of numbers, anything else one of classes */
     BP_CSV_NUMBER,
     BP_CSV_CLASS,
     BP_CSV_SKIP
@@ -68,7 +69,7 @@ typedef enum bp_csv_kind {
 typedef enum bp_csv_missing {
     BP_CSV_MISSING_ERROR, /* a missing number is an error that names line and column */
     BP_CSV_MISSING_NAN,
-    BP_CSV_MISSING_SKIP   /* the row is left out, and counted */
+    BP_CSV_MISSING_SKIP /* the row is left out, and counted */
 } bp_csv_missing;
 
 typedef struct bp_csv_column_kind {
@@ -77,26 +78,29 @@ typedef struct bp_csv_column_kind {
 } bp_csv_column_kind;
 
 typedef struct bp_csv_options {
-    char separator;  /* 0: whichever of , ; and tab stands most often in the first line */
-    char decimal;    /* 0: '.' */
-    int header;      /* 1: the first line holds names; 0: it does not; -1: it does when none of its cells is a number */
+    char separator; /* 0: whichever of ; tab and , stands most often in the first line */
+    char decimal;   /* 0: '.' */
+    int header;     /* 1: the first line holds names; 0: it does not; -1: it does when none of its cells is a number */
     bp_csv_missing missing;
-    const char *na;  /* a cell with this text is missing, as an empty one always is; NULL: only empty ones */
-    bp_dtype dtype;  /* of numbers: BP_F32 or BP_F64 */
+    const char *na; /* a cell with this text is missing, as an empty one always is; NULL: only empty ones */
+    bp_dtype dtype; /* of numbers: BP_F32 or BP_F64 */
     /* Columns whose kind is given by name (or by "1", "2", ... where there is no header); the others have `others`. */
     int64_t n_kinds;
     const bp_csv_column_kind *kinds;
     bp_csv_kind others;
 } bp_csv_options;
 
-#define BP_CSV_OPTIONS_INIT { 0, 0, -1, BP_CSV_MISSING_ERROR, NULL, BP_F32, 0, NULL, BP_CSV_AUTO }
+#define BP_CSV_OPTIONS_INIT                                                \
+    {                                                                      \
+        0, 0, -1, BP_CSV_MISSING_ERROR, NULL, BP_F32, 0, NULL, BP_CSV_AUTO \
+    }
 
 typedef struct bp_csv_column {
     char *name;
-    bp_csv_kind kind;    /* BP_CSV_NUMBER or BP_CSV_CLASS */
-    bp_tensor *values;   /* [rows]: numbers, or i64 class numbers counted from the context's base */
+    bp_csv_kind kind;  /* BP_CSV_NUMBER or BP_CSV_CLASS */
+    bp_tensor *values; /* [rows]: numbers, or i64 class numbers counted from the context's base */
     int64_t n_classes;
-    char **classes;      /* sorted: as numbers where all are, else by bytes */
+    char **classes; /* sorted: as numbers where all are, else by bytes */
 } bp_csv_column;
 
 typedef struct bp_csv {
@@ -106,18 +110,18 @@ typedef struct bp_csv {
     bp_csv_column *columns;
 } bp_csv;
 
-/* Reads a table of UTF-8 text, plain or gzip'd: quotes as in RFC 4180, any line ends, a byte order mark, empty lines ignored. Every row must
- * have as many cells as the first. Errors name line and column (the number of the cell). options NULL: BP_CSV_OPTIONS_INIT. */
+/* Reads a table of UTF-8 text, plain or gzip'd: quotes as in RFC 4180, any line ends, a byte order mark, empty lines ignored. Every row
+ * must have as many cells as the first. Errors name line and column (the number of the cell). options NULL: BP_CSV_OPTIONS_INIT. */
 bp_status bp_csv_load(bp_ctx *ctx, const char *path, const bp_csv_options *options, bp_csv **csv);
 void bp_csv_free(bp_csv *csv);
 
 /* ---- pictures ----------------------------------------------------------------------------------------------------- */
 
-enum { BP_IMAGE_MAX_SIDE = 32768 };                 /* pixels */
+enum { BP_IMAGE_MAX_SIDE = 32768 }; /* pixels */
 #define BP_IMAGE_MAX_PIXELS ((int64_t)1 << 27)
 
-/* Reads a PNG, baseline or progressive JPEG, or BMP as u8 [height][width][channels]. channels: 1 (grey), 3, 4 (with alpha), or 0 for what the
- * file has. height and width 0: as in the file; else it is resized (bp_image_resize). 16-bit samples keep their upper 8 bits; a JPEG is
+/* Reads a PNG, baseline or progressive JPEG, or BMP as u8 [height][width][channels]. channels: 1 (grey), 3, 4 (with alpha), or 0 for what
+ * the file has. height and width 0: as in the file; else it is resized (bp_image_resize). 16-bit samples keep their upper 8 bits; a JPEG is
  * turned as its Exif orientation says. Structure and checksums are verified before any pixel is decoded. */
 bp_status bp_image_load(bp_ctx *ctx, const char *path, int channels, int64_t height, int64_t width, bp_tensor **out);
 bp_status bp_image_load_memory(bp_ctx *ctx, const char *where, const void *data, size_t n, int channels, int64_t height, int64_t width,

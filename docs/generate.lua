@@ -73,9 +73,9 @@ end
 -- ---- ops -----------------------------------------------------------------------------------------------------------------------------
 
 local function ops_page()
-  local out = { "# Ops", "", "Made from the op table by `make docs`. Every op is `bp.ops.NAME(inputs…, options)`; those marked *method* are",
-    "`x:NAME(…)` too, and those marked *in place* have a form `x:NAME_(…)` that writes over x. Options are given as a table by name, or in",
-    "this order.", "" }
+  local out = { "# Ops", "", "Made from the op table by `make docs`. Every op is `bp.ops.NAME(inputs…, options)`; those marked *method*",
+    "are `x:NAME(…)` too, and those marked *in place* have a form `x:NAME_(…)` that writes over x. Options are given as a table by",
+    "name, or in this order.", "" }
   local groups, order = {}, {}
   for _, row in ipairs(core.ops_table()) do
     if not groups[row.group] then
@@ -161,44 +161,92 @@ end
 
 local documented = {} -- "source:line" of every function with a block
 
+-- "source:line" of a function written in Lua; a method that checks its self (lua/bp/methods.lua) stands for the one inside.
+local function place(fn)
+  local info = debug.getinfo(fn, "S")
+  local path = info.source:match "lua/bp/.*$"
+  for i = 1, path == "lua/bp/methods.lua" and 10 or 0 do
+    local name, value = debug.getupvalue(fn, i)
+    if name == "method" then return place(value) end
+  end
+  return path and path .. ":" .. info.linedefined
+end
+
+-- Names under which functions are reached from bp, by "source:line" of their definition.
+local function public_names()
+  local names, seen = {}, {}
+  local function visit(name, value)
+    if type(value) == "function" then
+      local key = place(value)
+      if key and (not names[key] or #name < #names[key]) then names[key] = name end
+    elseif type(value) == "table" and not seen[value] and getmetatable(value) == nil and not core.is_tensor(value) then
+      seen[value] = true
+      for key, v in pairs(value) do
+        if type(key) == "string" then visit(name .. "." .. key, v) end
+      end
+    end
+  end
+  for _, part in ipairs{ "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json" } do visit("bp." .. part, bp[part]) end
+  for key, value in pairs(bp) do visit("bp." .. key, value) end
+  for key, value in pairs(require("bp.nn.module").Module) do -- what any model has
+    local key_place = type(value) == "function" and place(value)
+    if key_place and not names[key_place] then names[key_place] = "model:" .. key end
+  end
+  return names
+end
+
+-- A method is shown on a lower-case object: History:plot is history:plot, methods:split in dataset.lua dataset:split.
+local function method_name(name, path)
+  local class, method = name:match "^([%w_]+):([%w_]+)$"
+  if not class then return nil end
+  if class == "methods" or class == "self" then class = path:match "([%w_]+)%.lua$" end
+  return class:lower() .. ":" .. method
+end
+
 local function lua_page()
-  local out = { "# Lua", "", "Made from the sources by `make docs`.", "" }
-  local declared = {}
-  for _, spec in ipairs(options.declared) do declared[spec.name] = spec end
+  local public = public_names()
   local toc, body = {}, {}
   for _, path in ipairs(files "find lua/bp -name '*.lua'") do
     local blocks = doc_blocks(path)
     local module = path:gsub("^lua/", ""):gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", ".")
+    local text = read(path)
     if #blocks == 0 then problem("%s has no `---` description at its head", path) end
-    local internal = blocks[1] and table.concat(blocks[1].text, "\n"):match "@internal"
-    local sections = {}
+    local sections, shown = {}, text:match "options%.define%(" ~= nil or text:match "layer%.define%(" ~= nil
     for i, block in ipairs(blocks) do
-      documented[path .. ":" .. block.line] = true
-      local private = table.concat(block.text, "\n"):match "@private"
+      local key = path .. ":" .. block.line
+      documented[key] = true
       local name = i > 1 and defined_name(block.code, {}) or nil
-      if not internal and not private and (i == 1 or name) then
-        if i == 1 then sections[#sections + 1] = render(block.text) .. "\n"
-        else sections[#sections + 1] = ("### %s\n\n%s\n"):format(name, render(block.text)) end
+      local title = public[key] or (name and method_name(name, path))
+      if i == 1 then sections[1] = render(block.text) .. "\n"
+      elseif title and not table.concat(block.text, "\n"):match "@private" then
+        sections[#sections + 1] = ("### %s\n\n%s\n"):format(title, render(block.text))
+        shown = true
       end
     end
-    if not internal and #sections > 0 then
+    if shown and not (blocks[1] and table.concat(blocks[1].text, "\n"):match "@internal") and not module:match "^bp%.cli" then
       toc[#toc + 1] = ("- [%s](#%s)"):format(module, anchor(module))
       body[#body + 1] = ("## %s\n\n%s"):format(module, table.concat(sections, "\n"))
     end
   end
-  body[#body + 1] = "## Options\n\nWhat each constructor takes in its table. Positional entries follow this order; a single value may stand "
-    .. "alone.\n"
-  local names = {}
-  for name in pairs(declared) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    local spec = declared[name]
-    body[#body + 1] = ("### %s options\n\n%s\n"):format(name, spec.summary or "")
-    for _, field in ipairs(spec.fields) do
-      if not field.help or field.help == "" then problem("option '%s' of %s has no description", field.name, name) end
-    end
-    option_table(body, spec.fields)
+  body[#body + 1] = "## Options\n\nWhat each constructor takes in its table. Positional entries follow this order; a single value may "
+    .. "stand alone.\n"
+  local declared, names = {}, {}
+  for _, spec in ipairs(options.declared) do
+    declared[spec.name] = spec
+    names[#names + 1] = spec.name
   end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    if name ~= names[i - 1] then
+      local spec = declared[name]
+      body[#body + 1] = ("### %s options\n\n%s\n"):format(name, spec.summary or "")
+      for _, field in ipairs(spec.fields) do
+        if not field.help or field.help == "" then problem("option '%s' of %s has no description", field.name, name) end
+      end
+      option_table(body, spec.fields)
+    end
+  end
+  local out = { "# Lua", "", "Made from the sources by `make docs`.", "" }
   table.move(toc, 1, #toc, #out + 1, out)
   out[#out + 1] = "- [Options](#options)\n"
   table.move(body, 1, #body, #out + 1, out)
@@ -275,10 +323,7 @@ local function check_reachable()
       if info.what == "C" then
         if not bound[last] and not ops[last] then problem("%s is a C function without a /*** description in bindings/", name) end
       elseif info.source:match "lua/bp/" then
-        local path = info.source:gsub("^@.-(lua/bp/)", "%1")
-        if not documented[path .. ":" .. info.linedefined] and not seen[value] then
-          problem("%s (%s:%d) has no `---` description", name, path, info.linedefined)
-        end
+        if not documented[place(value)] and not seen[value] then problem("%s (%s) has no `---` description", name, place(value)) end
       end
       seen[value] = true
     elseif type(value) == "table" and not seen[value] and not core.is_tensor(value) then

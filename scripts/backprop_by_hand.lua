@@ -1,5 +1,6 @@
 --- Backpropagation written out, without autograd: bplua scripts/backprop_by_hand.lua
--- A net 2-8-1 learns XOR by its own four steps: forward, loss, delta by delta backwards, update. Every gradient is compared with autograd's.
+-- A net 2-8-1 learns XOR by its own four steps: forward, loss, delta by delta backwards, update. Every gradient is compared with
+-- autograd's.
 local bp = require "bp"
 bp.seed(3)
 

@@ -1,5 +1,6 @@
 --- Keras' hello world, line by line: bplua scripts/keras_hello.lua
--- Ten inputs, a hidden layer of 32, one output; the target is a sum with a little noise. Asking for accuracy on a regression is answered with a warning.
+-- Ten inputs, a hidden layer of 32, one output; the target is a sum with a little noise. Asking for accuracy on a regression is answered
+-- with a warning.
 local bp = require "bp"
 local nn, optim = bp.nn, bp.optim
 bp.seed(1)

@@ -1,6 +1,6 @@
 --- A convolutional net for Fashion-MNIST: bplua scripts/train_fashion.lua [--quick]
--- Trains on the 60,000 pictures of Debian's package dataset-fashion-mnist until the validation loss stops falling, then measures the 10,000 of the test
--- set. Writes fashion.safetensors (the model), history.svg and history.csv. --quick takes 2,000 pictures and one epoch.
+-- Trains on the 60,000 pictures of Debian's package dataset-fashion-mnist until the validation loss stops falling, then measures the 10,000
+-- of the test set. Writes fashion.safetensors (the model), history.svg and history.csv. --quick takes 2,000 pictures and one epoch.
 local bp = require "bp"
 local nn, optim, data, callbacks = bp.nn, bp.optim, bp.data, bp.callbacks
 local quick = arg[1] == "--quick"

@@ -18,9 +18,9 @@ local function glob(pattern)
 end
 
 --- A command for each source matching pattern.
-local function commands(pattern, make)
+local function commands(pattern, make, note)
   local list = {}
-  for _, source in ipairs(glob(pattern)) do list[#list + 1] = { name = source, command = make(source) } end
+  for _, source in ipairs(glob(pattern)) do list[#list + 1] = { name = source .. (note or ""), command = make(source) } end
   return list
 end
 
@@ -37,7 +37,11 @@ local suites = {
   c = { { "tests/c/test_*.c", compiled "" } },
   lua = { { "tests/spec/*_spec.lua", spec } },
   scripts = { { "tests/scripts/*_test.lua", under_bplua } },
-  embed = { { "tests/host/test_*.c", compiled "" }, { "tests/host/test_*.c", compiled "_cxx" }, { "tests/host/*_test.lua", under_bplua } },
+  embed = {
+    { "tests/host/test_*.c", compiled "" },
+    { "tests/host/test_*.c", compiled "_cxx", " as C++" },
+    { "tests/host/*_test.lua", under_bplua },
+  },
   long = { { "tests/long/*_test.lua", under_bplua } },
 }
 
@@ -74,7 +78,7 @@ local passed, failed, bad = 0, 0, {}
 for _, suite in ipairs(arg) do
   local found = 0
   for _, row in ipairs(assert(suites[suite], "no suite of that name: " .. suite)) do
-    for _, test in ipairs(commands(row[1], row[2])) do
+    for _, test in ipairs(commands(row[1], row[2], row[3])) do
       found = found + 1
       local p, f = run(test)
       passed, failed = passed + p, failed + f

@@ -1,7 +1,7 @@
 /* backward.c - walking back.
  *
- * Nodes wait in a heap ordered by birth, youngest first. A node is older than everything made from its results, so when it is taken out, all of
- * its results' gradients have arrived. Gradients are written in ops: with create_graph the walk is itself on the tape. */
+ * Nodes wait in a heap ordered by birth, youngest first. A node is older than everything made from its results, so when it is taken out,
+ * all of its results' gradients have arrived. Gradients are written in ops: with create_graph the walk is itself on the tape. */
 #include "tape.h"
 
 #include "../base/memory.h"
@@ -76,8 +76,8 @@ static bp_status zeros_like(bp_tensor *t, bp_tensor **out)
     return bp_apply(t->ctx, &bp__op_full, 0, NULL, 3, args, out);
 }
 
-/* A leaf's grad += g. While a capture is open the grad itself must outlive the replays, and what a replay does must not depend on whether it was
- * zero before the capture began. */
+/* A leaf's grad += g. While a capture is open the grad itself must outlive the replays, and what a replay does must not depend on whether
+ * it was zero before the capture began. */
 static bp_status gather_leaf(walk *w, bp_var *v, bp_tensor *g)
 {
     bp_ctx *ctx = w->ctx;
@@ -162,7 +162,8 @@ static bp_status run_node(walk *w, bp_node *n)
         n->dout[i] = NULL;
         if (w->options.create_graph && bp_is_float(n->out[i]->m.dtype)) { /* the kept result, with its history for the time of this call */
             bp_var *v = (bp_var *)bp_mem_zeroed(ctx, sizeof *v);
-            if (!v) g.status = BP_ENOMEM;
+            if (!v)
+                g.status = BP_ENOMEM;
             else {
                 v->ctx = ctx;
                 v->refs = 1;
@@ -190,10 +191,11 @@ static bp_status run_node(walk *w, bp_node *n)
         if (d && want[i] && g.status == BP_OK) {
             if (!bp_shape_equal(d->m.ndim, d->m.shape, n->in[i]->m.ndim, n->in[i]->m.shape) || d->m.dtype != n->in[i]->m.dtype) {
                 char have[200], need[200];
-                g.status = bp_fail(ctx, BP_EINVAL, "backward: the gradient of '%s' for input %d is %s %s, but the input is %s %s", n->op->name,
-                                   i + 1, bp_dtype_name(d->m.dtype), bp_shape_text(d->m.ndim, d->m.shape, have),
+                g.status = bp_fail(ctx, BP_EINVAL, "backward: the gradient of '%s' for input %d is %s %s, but the input is %s %s",
+                                   n->op->name, i + 1, bp_dtype_name(d->m.dtype), bp_shape_text(d->m.ndim, d->m.shape, have),
                                    bp_dtype_name(n->in[i]->m.dtype), bp_shape_text(n->in[i]->m.ndim, n->in[i]->m.shape, need));
-            } else g.status = deliver(w, n->in[i]->var, d);
+            } else
+                g.status = deliver(w, n->in[i]->var, d);
         }
         bp_tensor_release(d);
     }
@@ -210,9 +212,10 @@ static bp_status run(walk *w, bp_tensor *t, bp_tensor *seed)
     bp_ctx *ctx = w->ctx;
     bp_tensor *one = NULL;
     if (!t->var)
-        return bp_fail(ctx, BP_ESTATE,
-                       "backward: this value depends on nothing that requires a gradient; call requires_grad_() on a leaf (or use parameters), "
-                       "and compute it outside bp.no_grad");
+        return bp_fail(
+            ctx, BP_ESTATE,
+            "backward: this value depends on nothing that requires a gradient; call requires_grad_() on a leaf (or use parameters), "
+            "and compute it outside bp.no_grad");
     if (seed) {
         char a[200], b[200];
         if (!bp_shape_equal(seed->m.ndim, seed->m.shape, t->m.ndim, t->m.shape) || seed->m.dtype != t->m.dtype)
@@ -223,7 +226,8 @@ static bp_status run(walk *w, bp_tensor *t, bp_tensor *seed)
     } else {
         char a[200];
         if (bp_count(t) != 1)
-            return bp_fail(ctx, BP_EINVAL, "backward: a value of shape %s is not a single number; reduce it (sum, mean) or pass its gradient",
+            return bp_fail(ctx, BP_EINVAL,
+                           "backward: a value of shape %s is not a single number; reduce it (sum, mean) or pass its gradient",
                            bp_shape_text(t->m.ndim, t->m.shape, a));
         bp_arg args[3] = { bp_list(t->m.ndim, t->m.shape), bp_float(1), bp_int(t->m.dtype) };
         BP_TRY(bp_apply(ctx, &bp__op_full, 0, NULL, 3, args, &one));
@@ -267,7 +271,8 @@ bp_status bp_gradients(bp_tensor *t, bp_tensor *seed, int n, bp_tensor *const *w
     for (int i = 0; i < n; i++) {
         grads[i] = NULL;
         if (!wrt[i]->var)
-            return bp_fail(w.ctx, BP_ESTATE, "gradients: tensor %d does not require a gradient; call requires_grad_() before computing", i + 1);
+            return bp_fail(w.ctx, BP_ESTATE, "gradients: tensor %d does not require a gradient; call requires_grad_() before computing",
+                           i + 1);
     }
     bp_status status = run(&w, t, seed);
     if (status != BP_OK)
@@ -340,7 +345,8 @@ bp_status bp_tensor_zero_grad(bp_tensor *t)
         bp_status status = zeros_like(t, &v->grad);
         bp_pause_capture(ctx, old);
         BP_TRY(status);
-    } else if (!capturing) BP_TRY(fill_zero(v->grad));
+    } else if (!capturing)
+        BP_TRY(fill_zero(v->grad));
     v->grad_zero = true;
     v->zeroed = capturing ? ctx->capture_id : 0;
     return BP_OK;

@@ -1,4 +1,4 @@
-/* flatten.c - parameters in one block, their gradients in another. */
+/* flatten.c - parameters in one block, their gradients in another, and keeping them there. */
 #include "tape.h"
 
 #include "../base/memory.h"
@@ -42,9 +42,11 @@ static bp_status move_into(bp_tensor *t, bp_tensor *data, bp_tensor *grad, int64
     }
     bp_tensor_convert(t, value);
     bp_tensor_release(value);
-    if (t->var && t->var->grad && !t->var->zeroed) bp_tensor_convert(t->var->grad, g);
+    bool reached = t->var && t->var->grad && !t->var->grad_zero;
+    if (reached) bp_tensor_convert(t->var->grad, g);
     bp_status status = bp_tensor_set_grad(t, g);
     bp_tensor_release(g);
+    if (status == BP_OK) t->var->grad_zero = !reached;
     if (status == BP_OK) bp_tensor_rebind(t, data->storage, offset);
     return status;
 }
@@ -70,5 +72,57 @@ bp_status bp_flatten(bp_ctx *ctx, int n, bp_tensor *const *tensors, bp_tensor **
         bp_tensor_release(*grad);
         *data = *grad = NULL;
     }
+    return status;
+}
+
+/* ---- gradients back into the block -------------------------------------------------------------------------------- */
+
+static bp_status write_zeros(bp_tensor *part)
+{
+    bp_arg args[3] = { bp_list(part->m.ndim, part->m.shape), bp_float(0), bp_int(part->m.dtype) };
+    return bp_apply(part->ctx, &bp__op_full, 0, NULL, 3, args, &part);
+}
+
+/* part: where t's gradient belongs. */
+static bp_status gather_grad(bp_tensor *t, bp_tensor *part, int *reached)
+{
+    bp_var *v = t->var;
+    if (!v) return write_zeros(part);
+    bool zero = !v->grad || v->grad_zero;
+    if (!zero) ++*reached;
+    if (v->grad && v->grad->storage == part->storage && v->grad->m.offset == part->m.offset && bp_tensor_is_contiguous(v->grad))
+        BP_TRY(bp_settle_grad(t));
+    else {
+        BP_TRY(zero ? write_zeros(part) : bp_apply(t->ctx, &bp__op_copy, 1, &v->grad, 0, NULL, &part));
+        BP_TRY(bp_tensor_set_grad(t, part));
+    }
+    v->grad_zero = zero;
+    v->zeroed = 0;
+    return BP_OK;
+}
+
+static bp_status gather_all(int n, bp_tensor *const *tensors, bp_tensor *grad, int *reached)
+{
+    for (int i = 0; i < n; i++) {
+        bp_tensor *t = tensors[i], *part;
+        bp_meta m;
+        bp_meta_set(&m, t->m.dtype, t->m.ndim, t->m.shape);
+        m.offset = t->m.offset;
+        if (t->m.dtype != grad->m.dtype || m.offset + bp_count(t) > bp_count(grad))
+            return bp_fail(t->ctx, BP_EINVAL, "parameters: number %d does not lie in the block of these gradients", i + 1);
+        BP_TRY(bp_tensor_over(t->ctx, &m, grad->storage, &part));
+        bp_status status = gather_grad(t, part, reached);
+        bp_tensor_release(part);
+        BP_TRY(status);
+    }
+    return BP_OK;
+}
+
+bp_status bp_gather_grads(int n, bp_tensor *const *tensors, bp_tensor *grad, int *reached)
+{
+    *reached = 0;
+    bool enabled = bp_set_grad_enabled(grad->ctx, false);
+    bp_status status = gather_all(n, tensors, grad, reached);
+    bp_set_grad_enabled(grad->ctx, enabled);
     return status;
 }

@@ -1,8 +1,8 @@
 /* tape.h - what was applied, so that backward can walk back.
  *
- * A tensor that a gradient may flow through has a var. A leaf's var holds where its gradient gathers; any other var knows the node (the applied
- * op) that made it. A node owns references to its inputs and outputs as the gradient will need them: a tensor whose value the row lists in
- * `needs` is kept whole, any other is kept as a husk (shape and var, no storage), so that memory goes as soon as nobody needs it.
+ * A tensor that a gradient may flow through has a var. A leaf's var holds where its gradient gathers; any other var knows the node (the
+ * applied op) that made it. A node owns references to its inputs and outputs as the gradient will need them: a tensor whose value the row
+ * lists in `needs` is kept whole, any other is kept as a husk (shape and var, no storage), so that memory goes as soon as nobody needs it.
  * References run from results to what they were made of only, so dropping the last result frees the whole history. */
 #ifndef BP_TAPE_H
 #define BP_TAPE_H
@@ -15,25 +15,25 @@ typedef struct bp_var {
     bp_ctx *ctx;
     int refs;
     bool leaf;
-    bool grad_zero;   /* grad counts as zero: the next gradient may overwrite it instead of adding */
-    uint64_t zeroed;  /* the capture in which it was declared zero without being filled; 0: its memory does hold zeros */
-    bp_tensor *grad;  /* of a leaf, or of a result that retains it; NULL: none yet */
-    bool retain;      /* a result whose gradient is wanted as well */
-    bp_node *node;    /* who made it; NULL for a leaf */
-    int slot;         /* which output of the node */
+    bool grad_zero;  /* grad counts as zero: the next gradient may overwrite it instead of adding */
+    uint64_t zeroed; /* the capture in which it was declared zero without being filled; 0: its memory does hold zeros */
+    bp_tensor *grad; /* of a leaf, or of a result that retains it; NULL: none yet */
+    bool retain;     /* a result whose gradient is wanted as well */
+    bp_node *node;   /* who made it; NULL for a leaf */
+    int slot;        /* which output of the node */
 } bp_var;
 
 struct bp_node {
     bp_ctx *ctx;
     int refs;
-    uint64_t serial;     /* order of birth: an order of dependence as well */
+    uint64_t serial; /* order of birth: an order of dependence as well */
     const bp_op *op;
     bp_arg args[BP_MAX_ARGS];
     int n_in, n_out;
-    bp_tensor **in;      /* [n_in], NULL where left out */
-    bp_tensor *out[BP_MAX_OUT]; /* without var: a node does not own its own result's history */
-    uint64_t *version;   /* [n_in + n_out] of the storages kept */
-    bool used;           /* a backward went through and let go of the values */
+    bp_tensor **in;              /* [n_in], NULL where left out */
+    bp_tensor *out[BP_MAX_OUT];  /* without var: a node does not own its own result's history */
+    uint64_t *version;           /* [n_in + n_out] of the storages kept */
+    bool used;                   /* a backward went through and let go of the values */
     bp_tensor *dout[BP_MAX_OUT]; /* gathered while a backward runs */
     bool queued;
     bp_node *next; /* in the list of nodes being freed */

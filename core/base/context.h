@@ -1,4 +1,4 @@
-/* context.h - what hangs on a bp_ctx: the allocator, the file table, the clock, the pool, the kernels, the listeners and the last message. */
+/* context.h - what hangs on a bp_ctx: allocator, file table, clock, pool, kernels, listeners, the last message. */
 #ifndef BP_CONTEXT_H
 #define BP_CONTEXT_H
 
@@ -13,7 +13,15 @@ struct bp_tensor;
 struct bp_kernels;
 
 /* Random streams by purpose, so that drawing more of one kind does not shift another. */
-typedef enum bp_stream_id { BP_STREAM_INIT, BP_STREAM_SHUFFLE, BP_STREAM_DROPOUT, BP_STREAM_AUGMENT, BP_STREAM_SEARCH, BP_STREAM_NOISE, BP_STREAM_COUNT } bp_stream_id;
+typedef enum bp_stream_id {
+    BP_STREAM_INIT,
+    BP_STREAM_SHUFFLE,
+    BP_STREAM_DROPOUT,
+    BP_STREAM_AUGMENT,
+    BP_STREAM_SEARCH,
+    BP_STREAM_NOISE,
+    BP_STREAM_COUNT
+} bp_stream_id;
 
 /* Whoever wants to see what passes the door: tape, plan, profiler, NaN guard. `before` may refuse a call (inputs checked, nothing run
  * yet); `after` sees the outputs. Either may be NULL. They run in the order of attachment. */
@@ -28,9 +36,9 @@ struct bp_ctx {
     bp_alloc_fn alloc;
     void *alloc_ud;
     size_t used, peak, limit;
-    uint64_t calls;              /* allocator calls that asked for memory */
-    struct bp_cache *cache;      /* freed tensor blocks kept for reuse */
-    void (*reclaim)(void *ud);   /* asked to free what it can before an allocation is given up (the binding collects garbage) */
+    uint64_t calls;            /* allocator calls that asked for memory */
+    struct bp_cache *cache;    /* freed tensor blocks kept for reuse */
+    void (*reclaim)(void *ud); /* asked to free what it can before an allocation is given up (the binding collects garbage) */
     void *reclaim_ud;
 
     const bp_files *files;
@@ -39,24 +47,24 @@ struct bp_ctx {
 
     struct bp_pool *pool;
     const struct bp_kernels *kernels[2]; /* for f32 and f64 */
-    void *scratch;               /* grown on demand, kept: see bp__scratch */
+    void *scratch;                       /* grown on demand, kept: see bp__scratch */
     size_t scratch_bytes;
 
     bp_listener *listeners;
     bool grad_enabled, training;
-    uint64_t serial;             /* numbers storages and tape nodes in order of birth */
-    uint64_t capture_id;         /* number of the open capture, 0: none; storages remember in which they were born and written */
-    uint64_t moved;              /* counts parameters moved to other memory: plans made before are stale */
-    bool paused;                 /* nothing is noted, and what is made counts as older than the capture */
-    void *capture;               /* the open capture, owned by plan/ */
+    uint64_t serial;                /* numbers storages and tape nodes in order of birth */
+    uint64_t capture_id;            /* number of the open capture, 0: none; storages remember in which they were born and written */
+    uint64_t moved;                 /* counts parameters moved to other memory: plans made before are stale */
+    bool paused;                    /* nothing is noted, and what is made counts as older than the capture */
+    void *capture;                  /* the open capture, owned by plan/ */
     void (*var_release)(void *var); /* set by autodiff/, so that tensor/ need not know it */
-    void *tape, *dying;          /* autodiff's own: the listener, and nodes being freed */
+    void *tape, *dying;             /* autodiff's own: the listener, and nodes being freed */
     bool freeing;
     struct bp_tensor *streams[BP_STREAM_COUNT]; /* i64[2] {key, step} */
 
-    int base;                    /* positions held in tensors count from this: 0 in C, 1 in a Lua state */
-    volatile int stop;           /* set from a signal or another thread: long loops give up with BP_ESTOP */
-    const char *where;           /* path of the layer now running, for messages; borrowed */
+    int base;          /* positions held in tensors count from this: 0 in C, 1 in a Lua state */
+    volatile int stop; /* set from a signal or another thread: long loops give up with BP_ESTOP */
+    const char *where; /* path of the layer now running, for messages; borrowed */
     char message[1024];
 };
 

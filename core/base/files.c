@@ -10,13 +10,20 @@
 /* The most that is asked of one call; larger requests are cut by the kernel anyway. */
 #define PIECE ((size_t)1 << 30)
 
+/* What a function that the table lacks returns. */
+static int refused(void)
+{
+    errno = ENOSYS;
+    return -1;
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------------ */
 
 bp_status bp_reader_open(bp_ctx *ctx, const char *path, bp_reader *r)
 {
     const bp_files *f = ctx->files;
     *r = (bp_reader){ ctx, path, -1, 0, 0 };
-    do r->fd = f->open_read(f->ud, path);
+    do r->fd = f->open_read ? f->open_read(f->ud, path) : refused();
     while (r->fd < 0 && errno == EINTR);
     if (r->fd < 0) return bp_fail(ctx, BP_EIO, "%s: cannot be opened for reading: %s", path, strerror(errno));
     r->size = f->size(f->ud, r->fd);
@@ -33,7 +40,8 @@ bp_status bp_reader_read(bp_reader *r, void *buf, size_t n)
     while (n > 0) {
         ptrdiff_t got = f->read(f->ud, r->fd, p, n < PIECE ? n : PIECE);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return bp_fail(r->ctx, BP_EIO, "%s: reading failed at offset %lld: %s", r->path, (long long)r->offset, strerror(errno));
+        if (got < 0)
+            return bp_fail(r->ctx, BP_EIO, "%s: reading failed at offset %lld: %s", r->path, (long long)r->offset, strerror(errno));
         if (got == 0)
             return bp_fail(r->ctx, BP_EFORMAT, "%s: truncated: ends at offset %lld, where %zu more bytes were expected", r->path,
                            (long long)r->offset, n);
@@ -81,7 +89,7 @@ bp_status bp_writer_open(bp_ctx *ctx, const char *path, bp_writer *w)
     const bp_files *f = ctx->files;
     w->ctx = ctx;
     w->path = path;
-    do w->fd = f->open_temp(f->ud, path, w->temp, sizeof w->temp);
+    do w->fd = f->open_temp ? f->open_temp(f->ud, path, w->temp, sizeof w->temp) : refused();
     while (w->fd < 0 && errno == EINTR);
     if (w->fd < 0) return bp_fail(ctx, BP_EIO, "%s: cannot be written: %s", path, strerror(errno));
     return BP_OK;
@@ -126,8 +134,9 @@ bp_status bp_writer_commit(bp_writer *w)
     do result = f->sync_folder(f->ud, w->path);
     while (result != 0 && errno == EINTR);
     if (result != 0)
-        return bp_fail(w->ctx, BP_EIO, "%s: is written whole, but its folder could not be synced: %s; after a power cut the old file may be back",
-                       w->path, strerror(errno));
+        return bp_fail(w->ctx, BP_EIO,
+                       "%s: is written whole, but its folder could not be synced: %s; after a power cut the old file may be back", w->path,
+                       strerror(errno));
     return BP_OK;
 }
 
@@ -160,16 +169,13 @@ static int add_entry(void *ud, const char *name, bool is_folder)
     return 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const bp_entry *)a)->name, ((const bp_entry *)b)->name);
-}
+static int by_name(const void *a, const void *b) { return strcmp(((const bp_entry *)a)->name, ((const bp_entry *)b)->name); }
 
 bp_status bp_folder_list(bp_ctx *ctx, const char *path, bp_listing *listing)
 {
     const bp_files *f = ctx->files;
     *listing = (bp_listing){ NULL, 0, 0, ctx };
-    int result = f->list(f->ud, path, add_entry, listing);
+    int result = f->list ? f->list(f->ud, path, add_entry, listing) : refused();
     if (result == 0) {
         if (listing->count) qsort(listing->entries, (size_t)listing->count, sizeof *listing->entries, by_name);
         return BP_OK;
@@ -186,10 +192,14 @@ void bp_listing_free(bp_listing *l)
     *l = (bp_listing){ NULL, 0, 0, l->ctx };
 }
 
+static int make_folder(bp_ctx *ctx, const char *path)
+{
+    return ctx->files->make_folder ? ctx->files->make_folder(ctx->files->ud, path) : refused();
+}
+
 bp_status bp_folder_make(bp_ctx *ctx, const char *path)
 {
-    const bp_files *f = ctx->files;
-    if (f->make_folder(f->ud, path) == 0 || errno == EEXIST) return BP_OK;
+    if (make_folder(ctx, path) == 0 || errno == EEXIST) return BP_OK;
     const char *slash = strrchr(path, '/');
     while (slash > path && slash[-1] == '/') slash--;
     if (errno != ENOENT || !slash || slash == path) return bp_fail(ctx, BP_EIO, "%s: cannot be made: %s", path, strerror(errno));
@@ -199,12 +209,12 @@ bp_status bp_folder_make(bp_ctx *ctx, const char *path)
     bp_status status = bp_folder_make(ctx, above);
     bp_mem_free(ctx, above, strlen(path) + 1);
     BP_TRY(status);
-    if (f->make_folder(f->ud, path) == 0 || errno == EEXIST) return BP_OK;
+    if (make_folder(ctx, path) == 0 || errno == EEXIST) return BP_OK;
     return bp_fail(ctx, BP_EIO, "%s: cannot be made: %s", path, strerror(errno));
 }
 
 bp_status bp_file_remove(bp_ctx *ctx, const char *path)
 {
-    if (ctx->files->unlink(ctx->files->ud, path) == 0) return BP_OK;
+    if ((ctx->files->unlink ? ctx->files->unlink(ctx->files->ud, path) : refused()) == 0) return BP_OK;
     return bp_fail(ctx, BP_EIO, "%s: cannot be removed: %s", path, strerror(errno));
 }

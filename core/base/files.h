@@ -23,7 +23,8 @@ bp_status bp_reader_read(bp_reader *r, void *buf, size_t n);
 /* Harmless when closed already, or never opened and fd is -1. */
 void bp_reader_close(bp_reader *r);
 
-/* A file being written: temp file in the same folder, then fsync, rename, fsync of the folder. */
+/* A file being written: temp file in the same folder, then fsync, rename, fsync of the folder. It keeps the mode of the file it replaces; a
+ * symbolic link is itself replaced. */
 typedef struct bp_writer {
     bp_ctx *ctx;
     const char *path; /* borrowed */

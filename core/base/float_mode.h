@@ -1,8 +1,8 @@
 /* float_mode.h - denormal numbers count as zero while an op runs.
  *
  * Gradients and optimizer moments decay through the denormal range, where one operation costs a hundred and more cycles. So results below
- * 2^-126 (f32) are flushed to zero and such operands read as zero, in the caller's thread for the time of a call and in the pool's threads always.
- * Eager and replayed steps both run in this mode, so that their bits agree. The host's mode is restored. */
+ * 2^-126 (f32) are flushed to zero and such operands read as zero, in the caller's thread for the time of a call and in the pool's threads
+ * always. Eager and replayed steps both run in this mode, so that their bits agree. The host's mode is restored. */
 #ifndef BP_FLOAT_MODE_H
 #define BP_FLOAT_MODE_H
 

@@ -1,7 +1,7 @@
 /* memory.c - counted allocation, and a cache of freed tensor blocks.
  *
- * A training step makes and drops the same few sizes over and over; handing large blocks back to the system each time costs a page fault per
- * 4 kB. So freed blocks wait in lists by size class (four classes an octave, waste below a fifth) until the cache holds CACHE_BYTES. */
+ * A training step makes and drops the same few sizes over and over; handing large blocks back to the system each time costs a page fault
+ * per 4 kB. So freed blocks wait in lists by size class (four classes an octave, waste below a fifth) until the cache holds CACHE_BYTES. */
 #include "memory.h"
 
 #include "pool.h"

@@ -1,8 +1,8 @@
 /* pool.c - threads that spin briefly for the next job, then park.
  *
- * A job is a function over chunk numbers. Workers and the caller take chunks from one shared counter; the caller returns when every chunk is
- * done and every worker has left the job. A worker that finds nothing for SPINS rounds parks on a condition variable; the caller signals only
- * when someone is parked. After fork() the child has no workers: it starts its own on first use. */
+ * A job is a function over chunk numbers. Workers and the caller take chunks from one shared counter; the caller returns when every chunk
+ * is done and every worker has left the job. A worker that finds nothing for SPINS rounds parks on a condition variable; the caller signals
+ * only when someone is parked. After fork() the child has no workers: it starts its own on first use. */
 #define _GNU_SOURCE
 #include "pool.h"
 
@@ -132,8 +132,10 @@ void bp_parallel(bp_ctx *ctx, int64_t chunks, bp_chunk_fn *fn, void *arg)
     take_chunks(p, 0);
     atomic_fetch_add(&p->generation, 1);
     for (int spins = 0; atomic_load(&p->inside) != 0; spins++) {
-        if (spins > SPINS) sched_yield();
-        else relax();
+        if (spins > SPINS)
+            sched_yield();
+        else
+            relax();
     }
     p->busy = false;
 }

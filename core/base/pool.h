@@ -10,10 +10,7 @@ typedef void bp_chunk_fn(void *arg, int64_t chunk, int worker);
 void bp_parallel(bp_ctx *ctx, int64_t chunks, bp_chunk_fn *fn, void *arg);
 
 /* Number of equal chunks for n elements when one chunk should cover about `grain` of them: a function of n and grain alone. */
-static inline int64_t bp_chunks(int64_t n, int64_t grain)
-{
-    return n <= grain ? (n > 0) : (n + grain - 1) / grain;
-}
+static inline int64_t bp_chunks(int64_t n, int64_t grain) { return n <= grain ? (n > 0) : (n + grain - 1) / grain; }
 
 bp_status bp_pool_open(bp_ctx *ctx, int threads);
 void bp_pool_close(bp_ctx *ctx);

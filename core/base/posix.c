@@ -27,8 +27,8 @@ static int posix_open_read(void *ud, const char *path)
     return -1;
 }
 
-/* The new file is ".name.<process>-<time>.tmp" beside path, so that the rename stays within one file system. It takes the mode of the file it
- * will replace, else what the umask allows. Devices, pipes and folders are not replaced. */
+/* The new file is ".name.<process>-<time>.tmp" beside path, so that the rename stays within one file system. It takes the mode of the file
+ * it will replace, else what the umask allows. Devices, pipes and folders are not replaced. */
 static int posix_open_temp(void *ud, const char *path, char *name, size_t name_size)
 {
     (void)ud;

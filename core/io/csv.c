@@ -28,10 +28,10 @@ typedef struct loader {
     const char *path;
     const bp_csv_options *options;
     bp_buffer text;
-    bp_csv_scan start;    /* at the first row of data */
+    bp_csv_scan start; /* at the first row of data */
     bp_csv_numbers numbers;
     bp_csv *csv;
-    label **labels;       /* per column, NULL where it holds numbers */
+    label **labels; /* per column, NULL where it holds numbers */
 } loader;
 
 /* ---- text --------------------------------------------------------------------------------------------------------- */
@@ -59,12 +59,13 @@ static bp_status read_text(loader *l)
     const char *zero = (const char *)memchr(text, 0, n);
     if (zero && (size_t)(zero - text) < bad) bad = (size_t)(zero - text);
     if (bad < n)
-        return bp_fail(l->ctx, BP_EFORMAT, "%s:%lld: offset %zu: found byte 0x%02x; expected UTF-8 text: convert it, for example with iconv -f "
+        return bp_fail(l->ctx, BP_EFORMAT,
+                       "%s:%lld: offset %zu: found byte 0x%02x; expected UTF-8 text: convert it, for example with iconv -f "
                        "LATIN1 -t UTF-8",
                        l->path, (long long)line_of(&l->text, bad), bad, u[bad]);
     size_t bom = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     l->start = (bp_csv_scan){ l->ctx, l->path, text + bom, text + n, l->options->separator, 1, 1 };
-    if (!l->start.separator) l->start.separator = bp_csv_guess_separator(text + bom, text + n);
+    if (!l->start.separator) l->start.separator = bp_csv_guess_separator(text + bom, text + n, l->numbers.decimal);
     return BP_OK;
 }
 
@@ -78,8 +79,8 @@ static bool is_missing(const loader *l, const bp_csv_cell *cell)
 static bp_status cell_fail(const loader *l, const bp_csv_scan *s, int64_t column, const bp_csv_cell *cell, const char *expected)
 {
     int shown = cell->n < 60 ? (int)cell->n : 60;
-    return bp_fail(l->ctx, BP_EFORMAT, "%s:%lld:%lld: column \"%.60s\": found \"%.*s\"; %s", l->path, (long long)s->cell_line, (long long)column,
-                   l->csv->columns[column - 1].name, shown, cell->text, expected);
+    return bp_fail(l->ctx, BP_EFORMAT, "%s:%lld:%lld: column \"%.60s\": found \"%.*s\"; %s", l->path, (long long)s->cell_line,
+                   (long long)column, l->csv->columns[column - 1].name, shown, cell->text, expected);
 }
 
 /* ---- header ------------------------------------------------------------------------------------------------------- */
@@ -152,7 +153,8 @@ static bp_status choose_kinds(loader *l)
         char list[400] = "";
         for (int64_t c = 0; c < csv->n_columns && strlen(list) < 300; c++) {
             size_t used = strlen(list);
-            snprintf(list + used, sizeof list - used, "%s\"%.40s\"%s", c ? ", " : "", csv->columns[c].name, strlen(list) > 250 ? ", ..." : "");
+            snprintf(list + used, sizeof list - used, "%s\"%.40s\"%s", c ? ", " : "", csv->columns[c].name,
+                     strlen(list) > 250 ? ", ..." : "");
         }
         return bp_fail(l->ctx, BP_EINVAL, "%s: has no column \"%.60s\"; its %lld columns are %s", l->path, l->options->kinds[k].name,
                        (long long)csv->n_columns, list);
@@ -165,8 +167,8 @@ static bp_status choose_kinds(loader *l)
 static bp_status ragged(const loader *l, const bp_csv_scan *s, int64_t cells)
 {
     const char separator[] = { s->separator, '\0' };
-    return bp_fail(l->ctx, BP_EFORMAT, "%s:%lld:%lld: found a row of %s%lld cells; expected %lld, as in the first row (separator '%s')", l->path,
-                   (long long)s->cell_line, (long long)cells, cells > l->csv->n_columns ? "more than " : "",
+    return bp_fail(l->ctx, BP_EFORMAT, "%s:%lld:%lld: found a row of %s%lld cells; expected %lld, as in the first row (separator '%s')",
+                   l->path, (long long)s->cell_line, (long long)cells, cells > l->csv->n_columns ? "more than " : "",
                    (long long)(cells > l->csv->n_columns ? l->csv->n_columns : cells), (long long)l->csv->n_columns,
                    s->separator == '\t' ? "tab" : separator);
 }
@@ -218,7 +220,8 @@ static bp_status first_pass(loader *l)
     }
     BP_TRY(status);
     if (l->csv->rows > 0) return BP_OK;
-    return bp_fail(l->ctx, BP_EFORMAT, "%s: has no rows of data%s", l->path, l->csv->skipped ? ": each lacks a value" : " after its header");
+    return bp_fail(l->ctx, BP_EFORMAT, "%s: has no rows of data%s", l->path,
+                   l->csv->skipped ? ": each lacks a value" : " after its header");
 }
 
 /* ---- second pass -------------------------------------------------------------------------------------------------- */

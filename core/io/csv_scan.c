@@ -20,8 +20,8 @@ static bp_status quoted_cell(bp_csv_scan *s, int64_t column, bp_csv_cell *cell)
     cell->text = ++s->at;
     for (;; s->at++) {
         if (s->at == s->end)
-            return bp_fail(s->ctx, BP_EFORMAT, "%s:%lld:%lld: the quote opened here is never closed; write quotes inside a cell twice", s->path,
-                           (long long)s->cell_line, (long long)column);
+            return bp_fail(s->ctx, BP_EFORMAT, "%s:%lld:%lld: the quote opened here is never closed; write quotes inside a cell twice",
+                           s->path, (long long)s->cell_line, (long long)column);
         if (*s->at == '\n' || (*s->at == '\r' && !(s->at + 1 < s->end && s->at[1] == '\n'))) s->line++;
         if (*s->at != '"') continue;
         if (s->at + 1 == s->end || s->at[1] != '"') break;
@@ -74,18 +74,18 @@ void bp_csv_unquote(bp_csv_cell *cell)
     cell->doubled = false;
 }
 
-char bp_csv_guess_separator(const char *text, const char *end)
+char bp_csv_guess_separator(const char *text, const char *end, char decimal)
 {
-    static const char candidates[] = { ',', ';', '\t' };
+    static const char candidates[] = { ';', '\t', ',' };
     int64_t count[3] = { 0, 0, 0 };
     bool quoted = false;
     for (const char *p = text; p < end && (quoted || (*p != '\n' && *p != '\r')); p++) {
         if (*p == '"') quoted = !quoted;
-        for (int k = 0; k < 3; k++) count[k] += !quoted && *p == candidates[k];
+        for (int k = 0; k < 3; k++) count[k] += !quoted && *p == candidates[k] && *p != decimal;
     }
-    int best = 0;
-    for (int k = 1; k < 3; k++)
-        if (count[k] > count[best]) best = k;
+    int best = 2;
+    for (int k = 2; k >= 0; k--)
+        if (count[k] > 0 && count[k] >= count[best]) best = k;
     return candidates[best];
 }
 

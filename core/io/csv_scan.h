@@ -27,8 +27,9 @@ typedef struct bp_csv_cell {
 bool bp_csv_next(bp_csv_scan *s, int64_t column, bp_csv_cell *cell, bp_status *status);
 /* Makes doubled quotes single, in place. The text cannot be scanned again afterwards. */
 void bp_csv_unquote(bp_csv_cell *cell);
-/* The separator that stands most often in the first line, outside quotes; ',' when there is none. */
-char bp_csv_guess_separator(const char *text, const char *end);
+/* Whichever of ; tab and , stands most often in the first line, outside quotes; the decimal point is none of them. A tie goes to the one
+ * named first, since commas are common inside cells. ',' when there is none. */
+char bp_csv_guess_separator(const char *text, const char *end, char decimal);
 
 /* Reads decimal numbers whatever the process's locale. */
 typedef struct bp_csv_numbers {

@@ -103,8 +103,8 @@ static bp_status inflate_some(bp_source *s, unsigned char *buf, size_t n, size_t
         } else if (result == Z_MEM_ERROR) {
             return BP_ENOMEM; /* the message is bp_mem_new's */
         } else if (result != Z_OK && result != Z_BUF_ERROR) {
-            return bp_fail(s->file.ctx, BP_EFORMAT, "%s: damaged: gzip data at offset %lld: %s; fetch or write the file anew", s->file.path, at,
-                           s->z.msg ? s->z.msg : "not a gzip stream");
+            return bp_fail(s->file.ctx, BP_EFORMAT, "%s: damaged: gzip data at offset %lld: %s; fetch or write the file anew", s->file.path,
+                           at, s->z.msg ? s->z.msg : "not a gzip stream");
         }
     }
     return BP_OK;
@@ -134,8 +134,8 @@ bp_status bp_source_read(bp_source *s, void *buf, size_t n)
     size_t got;
     BP_TRY(bp_source_some(s, buf, n, &got));
     if (got == n) return BP_OK;
-    return bp_fail(s->file.ctx, BP_EFORMAT, "%s: truncated: ends at %s %lld, where %zu more bytes were expected", s->file.path, bp_source_unit(s),
-                   (long long)s->offset, n - got);
+    return bp_fail(s->file.ctx, BP_EFORMAT, "%s: truncated: ends at %s %lld, where %zu more bytes were expected", s->file.path,
+                   bp_source_unit(s), (long long)s->offset, n - got);
 }
 
 bp_status bp_source_end(bp_source *s)
@@ -145,7 +145,8 @@ bp_status bp_source_end(bp_source *s)
     int64_t at = s->offset;
     BP_TRY(bp_source_some(s, &one, 1, &got));
     if (got == 0) return BP_OK;
-    return bp_fail(s->file.ctx, BP_EFORMAT, "%s: should end at %s %lld, but more bytes follow", s->file.path, bp_source_unit(s), (long long)at);
+    return bp_fail(s->file.ctx, BP_EFORMAT, "%s: should end at %s %lld, but more bytes follow", s->file.path, bp_source_unit(s),
+                   (long long)at);
 }
 
 int64_t bp_source_offset(const bp_source *s) { return s->offset; }
@@ -166,7 +167,8 @@ bp_status bp_source_rest(bp_source *s, size_t limit, bp_buffer *out)
 {
     int64_t bound = bp_source_bound(s);
     if (!s->inflates && (uint64_t)bound > limit)
-        return bp_fail(s->file.ctx, BP_ELIMIT, "%s: has %lld bytes; at most %zu are read at once", s->file.path, (long long)s->file.size, limit);
+        return bp_fail(s->file.ctx, BP_ELIMIT, "%s: has %lld bytes; at most %zu are read at once", s->file.path, (long long)s->file.size,
+                       limit);
     size_t got, step = s->inflates ? (size_t)1 << 20 : (size_t)bound;
     do {
         char *at = bp_buffer_extend(out, step + 1);
@@ -174,16 +176,14 @@ bp_status bp_source_rest(bp_source *s, size_t limit, bp_buffer *out)
         BP_TRY(bp_source_some(s, at, step, &got));
         out->size -= step + 1 - got;
         if (out->size > limit)
-            return bp_fail(s->file.ctx, BP_ELIMIT, "%s: inflates to more than %zu bytes, of which no more are read at once", s->file.path, limit);
+            return bp_fail(s->file.ctx, BP_ELIMIT, "%s: inflates to more than %zu bytes, of which no more are read at once", s->file.path,
+                           limit);
     } while (got == step && s->inflates);
     out->data[out->size] = '\0';
     return BP_OK;
 }
 
-uint32_t bp_crc32(uint32_t crc, const void *data, size_t n)
-{
-    return (uint32_t)crc32_z(crc, (const unsigned char *)data, n);
-}
+uint32_t bp_crc32(uint32_t crc, const void *data, size_t n) { return (uint32_t)crc32_z(crc, (const unsigned char *)data, n); }
 
 bp_status bp_deflate(bp_ctx *ctx, const void *data, size_t n, bp_buffer *out)
 {

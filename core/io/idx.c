@@ -15,8 +15,7 @@ typedef struct idx_dtype {
 } idx_dtype;
 
 static const idx_dtype idx_dtypes[] = {
-    { 0x08, 1, BP_U8 },  { 0x09, 1, BP_I32 }, { 0x0b, 2, BP_I32 },
-    { 0x0c, 4, BP_I32 }, { 0x0d, 4, BP_F32 }, { 0x0e, 8, BP_F64 },
+    { 0x08, 1, BP_U8 }, { 0x09, 1, BP_I32 }, { 0x0b, 2, BP_I32 }, { 0x0c, 4, BP_I32 }, { 0x0d, 4, BP_F32 }, { 0x0e, 8, BP_F64 },
 };
 
 static bp_status read_shape(bp_ctx *ctx, const char *path, bp_source *s, const idx_dtype **dtype, int *ndim, int64_t *shape)
@@ -27,8 +26,9 @@ static bp_status read_shape(bp_ctx *ctx, const char *path, bp_source *s, const i
     for (size_t i = 0; i < sizeof idx_dtypes / sizeof *idx_dtypes; i++)
         if (idx_dtypes[i].code == magic[2]) *dtype = &idx_dtypes[i];
     if (magic[0] || magic[1] || !*dtype)
-        return bp_fail(ctx, BP_EFORMAT, "%s: not an IDX file: begins with %02x %02x %02x %02x; expected 00 00, a dtype of 08 09 0b 0c 0d 0e", path,
-                       magic[0], magic[1], magic[2], magic[3]);
+        return bp_fail(ctx, BP_EFORMAT,
+                       "%s: not an IDX file: begins with %02x %02x %02x %02x; expected 00 00, a dtype of 08 09 0b 0c 0d 0e", path, magic[0],
+                       magic[1], magic[2], magic[3]);
     *ndim = magic[3];
     if (*ndim < 1 || *ndim > BP_MAX_DIMS)
         return bp_fail(ctx, BP_EFORMAT, "%s: offset 3 says %d dimensions; expected 1 to %d", path, *ndim, BP_MAX_DIMS);
@@ -39,8 +39,12 @@ static bp_status read_shape(bp_ctx *ctx, const char *path, bp_source *s, const i
         if (__builtin_mul_overflow(bytes, shape[i], &bytes)) bytes = INT64_MAX;
     }
     char text[200];
+    if (bp_shape_count(*ndim, shape) < 0)
+        return bp_fail(ctx, BP_EFORMAT, "%s: offset 4 says %s, which is more elements than can be addressed", path,
+                       bp_shape_text(*ndim, shape, text));
     if (bytes > bp_source_bound(s))
-        return bp_fail(ctx, BP_EFORMAT, "%s: truncated: the header promises %s elements, %lld bytes, after %s %lld; no more than %lld can follow", path,
+        return bp_fail(ctx, BP_EFORMAT,
+                       "%s: truncated: the header promises %s elements, %lld bytes, after %s %lld; no more than %lld can follow", path,
                        bp_shape_text(*ndim, shape, text), (long long)bytes, bp_source_unit(s), (long long)bp_source_offset(s),
                        (long long)bp_source_bound(s));
     return BP_OK;
@@ -67,7 +71,7 @@ static bp_status load(bp_ctx *ctx, const char *path, bp_source *s, bp_tensor **o
     int64_t n = bp_count(*out);
     BP_TRY(bp_source_read(s, bp_data(*out), (size_t)n * stored->size));
     BP_TRY(bp_source_end(s));
-    if (!BP_HOST_BIG_ENDIAN) bp_swap_bytes(bp_data(*out), stored->size, n);
+    if (!BP_HOST_BIG_ENDIAN && stored->size > 1) bp_swap_bytes(bp_data(*out), stored->size, n);
     if (stored->size < bp_dtype_size(stored->dtype)) widen(bp_data(*out), stored->size, n);
     return BP_OK;
 }

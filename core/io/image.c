@@ -83,9 +83,11 @@ static void *stb_resize(void *block, size_t old, size_t n)
 
 /* ---- decoding ----------------------------------------------------------------------------------------------------- */
 
-static bp_status decode(bp_ctx *ctx, const char *where, const unsigned char *data, size_t n, int channels, const bp_image_info *info, bp_tensor **out)
+static bp_status decode(bp_ctx *ctx, const char *where, const unsigned char *data, size_t n, int channels, const bp_image_info *info,
+                        bp_tensor **out)
 {
-    /* The decoders keep at most some four copies of the picture at 16 bits and 4 channels; what is packed in a PNG is as large as the file. */
+    /* The decoders keep at most some four copies of the picture at 16 bits and 4 channels; what is packed in a PNG is as large as the file.
+     */
     decoder d = { ctx, (size_t)(info->width * info->height) * 32 + n + (1 << 20), false }, *outer = running;
     int width, height, found;
     running = &d;
@@ -94,8 +96,8 @@ static bp_status decode(bp_ctx *ctx, const char *where, const unsigned char *dat
     if (!pixels && d.refused)
         status = BP_ENOMEM;
     else if (!pixels)
-        status = bp_fail(ctx, BP_EFORMAT, "%s: damaged picture of %lld x %lld pixels: %s", where, (long long)info->width, (long long)info->height,
-                         stbi_failure_reason());
+        status = bp_fail(ctx, BP_EFORMAT, "%s: damaged picture of %lld x %lld pixels: %s", where, (long long)info->width,
+                         (long long)info->height, stbi_failure_reason());
     else if (width != info->width || height != info->height)
         status = bp_fail(ctx, BP_EFORMAT, "%s: damaged picture: %d x %d pixels; its header says %lld x %lld", where, width, height,
                          (long long)info->width, (long long)info->height);
@@ -109,8 +111,8 @@ static bp_status decode(bp_ctx *ctx, const char *where, const unsigned char *dat
     return status;
 }
 
-/* Exif's eight orientations: a mirroring of the columns, one of the rows, and a swap of both axes, of which the swap comes last. The upright
- * picture's pixel (y, x) is the stored one's (y', x'). */
+/* Exif's eight orientations: a mirroring of the columns, one of the rows, and a swap of both axes, of which the swap comes last. The
+ * upright picture's pixel (y, x) is the stored one's (y', x'). */
 static bp_status set_upright(bp_ctx *ctx, int orientation, bp_tensor **image)
 {
     if (orientation == 1) return BP_OK;

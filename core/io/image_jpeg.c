@@ -45,7 +45,8 @@ static bp_status frame(walker *w, const unsigned char *p, size_t n)
     return bp_image_check_size(w->ctx, w->where, w->info->width, w->info->height);
 }
 
-/* Each table: class and number, how many codes there are of each length from 1 to 16, then the symbols. Decoders have room for 256 symbols. */
+/* Each table: class and number, how many codes there are of each length from 1 to 16, then the symbols. Decoders have room for 256 symbols.
+ */
 static bp_status huffman_tables(walker *w, const unsigned char *p, size_t n)
 {
     while (n > 0) {
@@ -78,8 +79,8 @@ static bp_status quantizer_tables(walker *w, const unsigned char *p, size_t n)
     return BP_OK;
 }
 
-/* Every table that a scan speaks of must have been defined. p: number of components; for each its identifier and two table numbers; first and
- * last coefficient; bit positions. */
+/* Every table that a scan speaks of must have been defined. p: number of components; for each its identifier and two table numbers; first
+ * and last coefficient; bit positions. */
 static bp_status scan_header(walker *w, const unsigned char *p, size_t n)
 {
     if (n < 1 || p[0] < 1 || p[0] > w->n_components || n != 4 + 2 * (size_t)p[0]) return damaged(w, "the scan header has a wrong length");
@@ -90,8 +91,8 @@ static bp_status scan_header(walker *w, const unsigned char *p, size_t n)
         int k = 0;
         while (k < w->n_components && w->components[3 * k] != c[0]) k++;
         if (k == w->n_components) return damaged(w, "the scan has a component that the frame does not have");
-        if (c[1] >> 4 > 3 || (c[1] & 15) > 3 || (dc && !(w->huffman[0] >> (c[1] >> 4) & 1)) || (ac && !(w->huffman[1] >> (c[1] & 15) & 1)) ||
-            !(w->quantizers >> w->components[3 * k + 2] & 1))
+        if (c[1] >> 4 > 3 || (c[1] & 15) > 3 || (dc && !(w->huffman[0] >> (c[1] >> 4) & 1)) ||
+            (ac && !(w->huffman[1] >> (c[1] & 15) & 1)) || !(w->quantizers >> w->components[3 * k + 2] & 1))
             return damaged(w, "the scan uses a Huffman or quantization table that was not defined");
     }
     return BP_OK;
@@ -103,12 +104,14 @@ static bp_status scan(walker *w, const unsigned char *p, size_t n)
     if (!w->n_components) return damaged(w, "pixels before the frame header");
     BP_TRY(scan_header(w, p, n));
     if (++w->scans > MAX_SCANS)
-        return bp_fail(w->ctx, BP_ELIMIT, "%s: JPEG with more than %d scans, at offset %zu; save the picture anew", w->where, MAX_SCANS, w->at);
+        return bp_fail(w->ctx, BP_ELIMIT, "%s: JPEG with more than %d scans, at offset %zu; save the picture anew", w->where, MAX_SCANS,
+                       w->at);
     size_t at = (size_t)(p - w->data) + n;
     for (;; at++) {
         const unsigned char *ff = at < w->n ? (const unsigned char *)memchr(w->data + at, 0xff, w->n - at) : NULL;
         if (!ff || ff + 1 == w->data + w->n)
-            return bp_fail(w->ctx, BP_EFORMAT, "%s: truncated JPEG: ends at offset %zu within the pixels; expected the marker ffd9", w->where, w->n);
+            return bp_fail(w->ctx, BP_EFORMAT, "%s: truncated JPEG: ends at offset %zu within the pixels; expected the marker ffd9",
+                           w->where, w->n);
         at = (size_t)(ff - w->data);
         unsigned char next = ff[1];
         if (next == 0 || (next >= 0xd0 && next <= 0xd7)) {
@@ -147,7 +150,8 @@ bp_status bp_jpeg_check(bp_ctx *ctx, const char *where, const unsigned char *dat
     for (;;) {
         if (n - w.at < 2) return bp_fail(ctx, BP_EFORMAT, "%s: truncated JPEG: ends at offset %zu; expected the marker ffd9", where, n);
         if (data[w.at] != 0xff)
-            return bp_fail(ctx, BP_EFORMAT, "%s: damaged JPEG: found byte %02x at offset %zu; expected a marker, ff..", where, data[w.at], w.at);
+            return bp_fail(ctx, BP_EFORMAT, "%s: damaged JPEG: found byte %02x at offset %zu; expected a marker, ff..", where, data[w.at],
+                           w.at);
         unsigned char kind = data[w.at + 1];
         if (kind == 0xff) { /* fill bytes may precede a marker */
             w.at++;
@@ -156,7 +160,8 @@ bp_status bp_jpeg_check(bp_ctx *ctx, const char *where, const unsigned char *dat
         if (kind == 0xd9) break;
         if (kind == 0 || kind == 1 || (kind >= 0xd0 && kind <= 0xd8)) return damaged(&w, "a marker that cannot stand here");
         if (n - w.at < 4 || be16(data + w.at + 2) < 2 || be16(data + w.at + 2) > n - w.at - 2)
-            return bp_fail(ctx, BP_EFORMAT, "%s: truncated JPEG: the segment at offset %zu does not fit into the %zu bytes of the file", where, w.at, n);
+            return bp_fail(ctx, BP_EFORMAT, "%s: truncated JPEG: the segment at offset %zu does not fit into the %zu bytes of the file",
+                           where, w.at, n);
         const unsigned char *p = data + w.at + 4;
         size_t length = be16(data + w.at + 2) - 2u;
         if (kind == 0xda) {
@@ -177,6 +182,7 @@ bp_status bp_jpeg_check(bp_ctx *ctx, const char *where, const unsigned char *dat
             return damaged(&w, "the restart interval takes 2 bytes");
         w.at += length + 4;
     }
-    if (w.scans) return BP_OK;
+    /* A block takes a bit at least, and whatever the sampling factors there is a block for every 128 pixels. */
+    if (w.scans) return bp_image_check_bytes(ctx, where, info, n, (uint64_t)(info->width * info->height) / (128 * 8));
     return bp_fail(ctx, BP_EFORMAT, "%s: JPEG without pixels: the end comes at offset %zu", where, w.at);
 }

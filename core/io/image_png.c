@@ -1,5 +1,5 @@
-/* image_png.c - writing PNG. Each row is filtered by the one of the five ways that leaves the smallest sum of absolute differences, as the PNG
- * specification advises (section 12.8), then all is deflated. */
+/* image_png.c - writing PNG. Each row is filtered by the one of the five ways that leaves the smallest sum of absolute differences, as the
+ * PNG specification advises (section 12.8), then all is deflated. */
 #include "gzip.h"
 #include "image.h"
 
@@ -44,7 +44,8 @@ static int64_t filter(int kind, const unsigned char *row, const unsigned char *u
     return sum;
 }
 
-bp_status bp_png_encode(bp_ctx *ctx, const unsigned char *pixels, int64_t height, int64_t width, int channels, int64_t stride, bp_buffer *out)
+bp_status bp_png_encode(bp_ctx *ctx, const unsigned char *pixels, int64_t height, int64_t width, int channels, int64_t stride,
+                        bp_buffer *out)
 {
     static const unsigned char colours[5] = { 0, 0, 4, 2, 6 };
     size_t n = (size_t)width * (size_t)channels;

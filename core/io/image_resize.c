@@ -1,7 +1,8 @@
 /* image_resize.c - u8 pictures to another size, one axis after the other.
  *
  * Along an axis, output pixel i covers the source around s = (i + 1/2) * from/to - 1/2 with a triangle of half-width max(1, from/to): plain
- * linear interpolation where the picture grows; where it shrinks, a weighted mean over all that falls into the pixel. Weights add up to 1. */
+ * linear interpolation where the picture grows; where it shrinks, a weighted mean over all that falls into the pixel. Weights add up to 1.
+ */
 #include "image.h"
 
 #include "../base/memory.h"
@@ -66,8 +67,8 @@ bp_status bp_image_resize(bp_tensor *image, int64_t height, int64_t width, bp_te
         return bp_fail(ctx, BP_EINVAL, "image: found %s %s to resize; expected u8 [height][width][channels], none of them 0",
                        bp_dtype_name(image->m.dtype), bp_shape_text(image->m.ndim, image->m.shape, text));
     if (height < 1 || width < 1 || height > BP_IMAGE_MAX_SIDE || width > BP_IMAGE_MAX_SIDE)
-        return bp_fail(ctx, BP_EINVAL, "image: cannot be resized to %lld x %lld; expected sides of 1 to %d", (long long)height, (long long)width,
-                       BP_IMAGE_MAX_SIDE);
+        return bp_fail(ctx, BP_EINVAL, "image: cannot be resized to %lld x %lld; expected sides of 1 to %d", (long long)height,
+                       (long long)width, BP_IMAGE_MAX_SIDE);
     BP_TRY(bp_tensor_readable(image));
     int64_t h = image->m.shape[0], w = image->m.shape[1], c = image->m.shape[2], shape[3] = { height, width, c };
     int64_t taps = taps_for(h, height) > taps_for(w, width) ? taps_for(h, height) : taps_for(w, width);

@@ -45,7 +45,8 @@ bp_status bp_json_parse(bp_ctx *ctx, const char *where, const char *text, size_t
         *root = (bp_json *)v;
         return BP_OK;
     }
-    if (json_error_code(&error) == json_error_out_of_memory) return bp_fail(ctx, BP_ENOMEM, "%s: out of memory parsing %zu bytes of JSON", where, n);
+    if (json_error_code(&error) == json_error_out_of_memory)
+        return bp_fail(ctx, BP_ENOMEM, "%s: out of memory parsing %zu bytes of JSON", where, n);
     return bp_fail(ctx, BP_EFORMAT, "%s: line %d, column %d (byte %d): not valid JSON: %s", where, error.line, error.column, error.position,
                    error.text);
 }
@@ -78,10 +79,7 @@ const char *bp_json_string(const bp_json *v, size_t *n)
     return json_string_value(in(v));
 }
 
-int64_t bp_json_count(const bp_json *v)
-{
-    return (int64_t)(json_is_array(in(v)) ? json_array_size(in(v)) : json_object_size(in(v)));
-}
+int64_t bp_json_count(const bp_json *v) { return (int64_t)(json_is_array(in(v)) ? json_array_size(in(v)) : json_object_size(in(v))); }
 
 const bp_json *bp_json_at(const bp_json *array, int64_t i) { return (const bp_json *)json_array_get(in(array), (size_t)i); }
 const bp_json *bp_json_get(const bp_json *object, const char *key) { return (const bp_json *)json_object_get(in(object), key); }

@@ -21,10 +21,10 @@ typedef enum bp_json_kind {
 /* A value inside a parsed document; borrowed from its root. */
 typedef struct bp_json bp_json;
 
-/* Parses n bytes of text holding one value. Keys that stand twice in an object are refused, and so are numbers that do not fit int64 or f64.
- * BP_EFORMAT with `where`, line and column; BP_ELIMIT for more than `max_values` values or too much depth, found before anything is built.
- * The tree lives in malloc's memory, not the context's: jansson knows only one allocator per process, which is the host's to choose. Keep
- * it for a short time. */
+/* Parses n bytes of text holding one value. Keys that stand twice in an object are refused, and so are numbers that do not fit int64 or
+ * f64. BP_EFORMAT with `where`, line and column; BP_ELIMIT for more than `max_values` values or too much depth, found before anything is
+ * built. The tree lives in malloc's memory, not the context's: jansson knows only one allocator per process, which is the host's to choose.
+ * Keep it for a short time. */
 bp_status bp_json_parse(bp_ctx *ctx, const char *where, const char *text, size_t n, int64_t max_values, bp_json **root);
 void bp_json_free(bp_json *root);
 

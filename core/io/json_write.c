@@ -52,7 +52,8 @@ void bp_json_put_int(bp_buffer *out, int64_t value)
     bp_buffer_text(out, text);
 }
 
-/* printf and strtod agree on the locale's decimal point, so the search for enough digits works in any; the point is put right afterwards. */
+/* printf and strtod agree on the locale's decimal point, so the search for enough digits works in any; the point is put right afterwards.
+ */
 void bp_json_put_real(bp_buffer *out, double value)
 {
     char text[64], clean[64];

@@ -19,8 +19,8 @@ typedef struct stored_dtype {
 } stored_dtype;
 
 static const stored_dtype stored_dtypes[] = {
-    { "F32", 4, BP_F32 }, { "F64", 8, BP_F64 }, { "I32", 4, BP_I32 }, { "I64", 8, BP_I64 }, { "U8", 1, BP_U8 },   { "BOOL", 1, BP_BOOL },
-    { "F16", 2, BP_F32 }, { "BF16", 2, BP_F32 }, { "I8", 1, BP_I32 }, { "I16", 2, BP_I32 }, { "U16", 2, BP_I32 }, { "U32", 4, BP_I64 },
+    { "F32", 4, BP_F32 }, { "F64", 8, BP_F64 },  { "I32", 4, BP_I32 }, { "I64", 8, BP_I64 }, { "U8", 1, BP_U8 },   { "BOOL", 1, BP_BOOL },
+    { "F16", 2, BP_F32 }, { "BF16", 2, BP_F32 }, { "I8", 1, BP_I32 },  { "I16", 2, BP_I32 }, { "U16", 2, BP_I32 }, { "U32", 4, BP_I64 },
 };
 enum { N_STORED = sizeof stored_dtypes / sizeof *stored_dtypes };
 
@@ -34,7 +34,7 @@ typedef struct entry {
 typedef struct loader {
     bp_ctx *ctx;
     const char *where;
-    bp_reader file;      /* fd -1: the bytes come from memory */
+    bp_reader file; /* fd -1: the bytes come from memory */
     const char *memory;
     int64_t size, offset;
     char *header;
@@ -42,7 +42,7 @@ typedef struct loader {
     bp_json *json;
     entry *entries;
     int64_t n;
-    const char *crc;     /* value of BP_ST_CRC_KEY, or NULL */
+    const char *crc; /* value of BP_ST_CRC_KEY, or NULL */
     size_t crc_size;
 } loader;
 
@@ -68,11 +68,12 @@ static bp_status read_header(loader *l)
     BP_TRY(take(l, raw, 8));
     for (int i = 7; i >= 0; i--) n = n << 8 | raw[i];
     if (n > BP_ST_MAX_HEADER)
-        return bp_fail(l->ctx, BP_EFORMAT, "%s: not a safetensors file: offset 0 gives the header %llu bytes; at most %d are allowed", l->where,
-                       (unsigned long long)n, BP_ST_MAX_HEADER);
+        return bp_fail(l->ctx, BP_EFORMAT, "%s: not a safetensors file: offset 0 gives the header %llu bytes; at most %d are allowed",
+                       l->where, (unsigned long long)n, BP_ST_MAX_HEADER);
     if (n < 2 || (int64_t)n > l->size - 8)
-        return bp_fail(l->ctx, BP_EFORMAT, "%s: truncated or no safetensors file: offset 0 gives the header %llu bytes, of which %lld follow",
-                       l->where, (unsigned long long)n, (long long)(l->size - 8));
+        return bp_fail(l->ctx, BP_EFORMAT,
+                       "%s: truncated or no safetensors file: offset 0 gives the header %llu bytes, of which %lld follow", l->where,
+                       (unsigned long long)n, (long long)(l->size - 8));
     char first;
     BP_TRY(take(l, &first, 1));
     if (first != '{')
@@ -86,10 +87,7 @@ static bp_status read_header(loader *l)
 }
 
 /* A whole number >= 0, or -1. */
-static int64_t whole(const bp_json *v)
-{
-    return v && bp_json_kind_of(v) == BP_JSON_INT && bp_json_int(v) >= 0 ? bp_json_int(v) : -1;
-}
+static int64_t whole(const bp_json *v) { return v && bp_json_kind_of(v) == BP_JSON_INT && bp_json_int(v) >= 0 ? bp_json_int(v) : -1; }
 
 static bp_status entry_fail(const loader *l, const char *name, const char *what)
 {
@@ -106,10 +104,11 @@ static bp_status read_dtype(loader *l, const bp_json *v, entry *e)
             e->dtype = &stored_dtypes[i];
             return BP_OK;
         }
-    return bp_fail(l->ctx, BP_EFORMAT,
-                   "%s: header at offset 8: tensor \"%.100s\": dtype \"%.40s\" is not supported; convert it to one of F32 F64 F16 BF16 I64 I32 I16 "
-                   "I8 U32 U16 U8 BOOL",
-                   l->where, e->name, name);
+    return bp_fail(
+        l->ctx, BP_EFORMAT,
+        "%s: header at offset 8: tensor \"%.100s\": dtype \"%.40s\" is not supported; convert it to one of F32 F64 F16 BF16 I64 I32 I16 "
+        "I8 U32 U16 U8 BOOL",
+        l->where, e->name, name);
 }
 
 static bp_status read_entry(loader *l, const bp_json *v, entry *e)
@@ -119,8 +118,8 @@ static bp_status read_entry(loader *l, const bp_json *v, entry *e)
     const bp_json *shape = bp_json_get(v, "shape"), *span = bp_json_get(v, "data_offsets");
     if (!shape || bp_json_kind_of(shape) != BP_JSON_ARRAY) return entry_fail(l, e->name, "has no \"shape\"; expected a list of sizes");
     if (bp_json_count(shape) > BP_MAX_DIMS)
-        return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: tensor \"%.100s\": %lld dimensions; at most %d are supported", l->where, e->name,
-                       (long long)bp_json_count(shape), BP_MAX_DIMS);
+        return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: tensor \"%.100s\": %lld dimensions; at most %d are supported", l->where,
+                       e->name, (long long)bp_json_count(shape), BP_MAX_DIMS);
     e->ndim = (int)bp_json_count(shape);
     int64_t bytes = (int64_t)e->dtype->size;
     for (int i = 0; i < e->ndim; i++) {
@@ -130,12 +129,14 @@ static bp_status read_entry(loader *l, const bp_json *v, entry *e)
         if (__builtin_mul_overflow(bytes, e->shape[i], &bytes) || bytes > INT64_MAX / 16)
             return entry_fail(l, e->name, "\"shape\" has more elements than can be addressed");
     }
+    if (bp_shape_count(e->ndim, e->shape) < 0) return entry_fail(l, e->name, "\"shape\" has more elements than can be addressed");
     if (!span || bp_json_kind_of(span) != BP_JSON_ARRAY || bp_json_count(span) != 2 || (e->begin = whole(bp_json_at(span, 0))) < 0 ||
         (e->end = whole(bp_json_at(span, 1))) < e->begin)
         return entry_fail(l, e->name, "\"data_offsets\" is not a pair [begin, end] of whole numbers, begin <= end");
     if (e->end - e->begin != bytes)
-        return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: tensor \"%.100s\": data_offsets span %lld bytes; shape and dtype %s need %lld",
-                       l->where, e->name, (long long)(e->end - e->begin), e->dtype->name, (long long)bytes);
+        return bp_fail(l->ctx, BP_EFORMAT,
+                       "%s: header at offset 8: tensor \"%.100s\": data_offsets span %lld bytes; shape and dtype %s need %lld", l->where,
+                       e->name, (long long)(e->end - e->begin), e->dtype->name, (long long)bytes);
     return BP_OK;
 }
 
@@ -152,13 +153,24 @@ static bp_status check_places(loader *l)
     if (l->n) qsort(l->entries, (size_t)l->n, sizeof *l->entries, by_place);
     for (int64_t i = 0; i < l->n; at = l->entries[i++].end)
         if (l->entries[i].begin != at)
-            return bp_fail(l->ctx, BP_EFORMAT, "%s: tensor \"%.100s\" begins at file offset %lld; expected %lld: data must follow without %s", l->where,
+            return bp_fail(l->ctx, BP_EFORMAT,
+                           "%s: tensor \"%.100s\" begins at file offset %lld; expected %lld: data must follow without %s", l->where,
                            l->entries[i].name, (long long)(data + l->entries[i].begin), (long long)(data + at),
                            l->entries[i].begin > at ? "holes" : "overlap");
     if (at == l->size - data) return BP_OK;
     /* `at` may be anything up to INT64_MAX here: compare, do not add */
     return bp_fail(l->ctx, BP_EFORMAT, "%s: %s: %lld bytes of data follow offset %lld; the tensors need %lld", l->where,
-                   at > l->size - data ? "truncated" : "bytes that belong to no tensor", (long long)(l->size - data), (long long)data, (long long)at);
+                   at > l->size - data ? "truncated" : "bytes that belong to no tensor", (long long)(l->size - data), (long long)data,
+                   (long long)at);
+}
+
+/* Whether a name is ours but for one bit: then it is ours, damaged. */
+static bool is_damaged_key(const char *name)
+{
+    int bits = 0;
+    if (strlen(name) != strlen(BP_ST_CRC_KEY)) return false;
+    for (const char *p = name, *q = BP_ST_CRC_KEY; *p; p++, q++) bits += __builtin_popcount((unsigned char)(*p ^ *q));
+    return bits == 1;
 }
 
 static bp_status check_metadata(loader *l, const bp_json *meta)
@@ -169,9 +181,13 @@ static bp_status check_metadata(loader *l, const bp_json *meta)
         const bp_json *v = bp_json_value(i);
         size_t n = 0;
         if (bp_json_kind_of(v) != BP_JSON_STRING || strlen(bp_json_string(v, &n)) != n)
-            return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: metadata \"%.100s\" is not a string (without zero bytes), as it must be",
-                           l->where, bp_json_key(i));
+            return bp_fail(l->ctx, BP_EFORMAT,
+                           "%s: header at offset 8: metadata \"%.100s\" is not a string (without zero bytes), as it must be", l->where,
+                           bp_json_key(i));
         if (strcmp(bp_json_key(i), BP_ST_CRC_KEY) == 0) l->crc = bp_json_string(v, &l->crc_size);
+        if (is_damaged_key(bp_json_key(i)))
+            return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: damaged: metadata \"%s\" where \"" BP_ST_CRC_KEY "\" is expected",
+                           l->where, bp_json_key(i));
     }
     return BP_OK;
 }
@@ -198,11 +214,12 @@ static bp_status parse_header(loader *l)
 
 /* ---- checksums ---------------------------------------------------------------------------------------------------- */
 
-static uint32_t digits(const char *hex)
+/* Whether the digits at `written` are those of a CRC; lower case, as we write them. */
+static bool matches(const char *written, uint32_t crc)
 {
-    char text[BP_ST_CRC_DIGITS + 1] = { 0 };
-    memcpy(text, hex, BP_ST_CRC_DIGITS);
-    return (uint32_t)strtoul(text, NULL, 16);
+    char text[BP_ST_CRC_DIGITS + 1];
+    snprintf(text, sizeof text, "%08x", (unsigned)crc);
+    return memcmp(written, text, BP_ST_CRC_DIGITS) == 0;
 }
 
 #define REWRITTEN "damaged; if another program rewrote the file, let it drop the metadata entry " BP_ST_CRC_KEY
@@ -215,13 +232,13 @@ static bp_status check_header_crc(loader *l)
         return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: %zu digits of checksums for %lld tensors: %s", l->where, l->crc_size,
                        (long long)l->n, REWRITTEN);
     char *found = (char *)memmem(l->header, (size_t)l->header_size, key, sizeof key - 1);
-    uint32_t wanted = digits(l->crc), crc = 0;
+    uint32_t crc = 0;
     if (found) {
         memset(found + sizeof key - 1, '0', BP_ST_CRC_DIGITS);
         crc = bp_crc32(0, l->header, (size_t)l->header_size);
     }
-    if (crc == wanted) return BP_OK;
-    return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: CRC-32 is %08x; %08x is written: %s", l->where, (unsigned)crc, (unsigned)wanted,
+    if (matches(l->crc, crc)) return BP_OK;
+    return bp_fail(l->ctx, BP_EFORMAT, "%s: header at offset 8: CRC-32 is %08x; %.8s is written: %s", l->where, (unsigned)crc, l->crc,
                    REWRITTEN);
 }
 
@@ -282,14 +299,15 @@ static bp_status read_tensor(loader *l, const entry *e, int64_t index, bp_tensor
         to += (size_t)n * own;
         left -= n;
     }
-    if (l->crc && crc != digits(l->crc + (1 + index) * BP_ST_CRC_DIGITS))
-        return bp_fail(l->ctx, BP_EFORMAT, "%s: tensor \"%.100s\" at offset %lld: CRC-32 of its bytes is %08x; %08x is written: %s", l->where, e->name,
-                       (long long)start, (unsigned)crc, (unsigned)digits(l->crc + (1 + index) * BP_ST_CRC_DIGITS), REWRITTEN);
+    const char *written = l->crc ? l->crc + (1 + index) * BP_ST_CRC_DIGITS : NULL;
+    if (written && !matches(written, crc))
+        return bp_fail(l->ctx, BP_EFORMAT, "%s: tensor \"%.100s\" at offset %lld: CRC-32 of its bytes is %08x; %.8s is written: %s",
+                       l->where, e->name, (long long)start, (unsigned)crc, written, REWRITTEN);
     if (e->dtype->dtype == BP_BOOL)
         for (int64_t i = 0; i < e->end - e->begin; i++)
             if ((unsigned char)bp_data(*out)[i] > 1)
-                return bp_fail(l->ctx, BP_EFORMAT, "%s: tensor \"%.100s\" at offset %lld: found byte 0x%02x in a BOOL; expected 0 or 1", l->where, e->name,
-                               (long long)(start + i), (unsigned)(unsigned char)bp_data(*out)[i]);
+                return bp_fail(l->ctx, BP_EFORMAT, "%s: tensor \"%.100s\" at offset %lld: found byte 0x%02x in a BOOL; expected 0 or 1",
+                               l->where, e->name, (long long)(start + i), (unsigned)(unsigned char)bp_data(*out)[i]);
     return BP_OK;
 }
 

@@ -16,9 +16,9 @@ typedef struct saver {
     bp_named_tensor *tensors; /* sorted copies of the lists given */
     bp_named_text *texts;
     bp_buffer header;
-    size_t crc_at;            /* where the digits of the header's own checksum stand in it */
+    size_t crc_at; /* where the digits of the header's own checksum stand in it */
     bp_writer file;
-    bp_buffer *memory;        /* instead of the file, where not NULL */
+    bp_buffer *memory; /* instead of the file, where not NULL */
 } saver;
 
 static const char *stored_name(bp_dtype dtype)
@@ -219,8 +219,8 @@ bp_status bp_weights_save(bp_ctx *ctx, const char *path, int64_t n_tensors, cons
     return save(ctx, path, NULL, n_tensors, tensors, n_texts, texts);
 }
 
-bp_status bp_weights_save_memory(bp_ctx *ctx, int64_t n_tensors, const bp_named_tensor *tensors, int64_t n_texts, const bp_named_text *texts,
-                                 char **data, size_t *n)
+bp_status bp_weights_save_memory(bp_ctx *ctx, int64_t n_tensors, const bp_named_tensor *tensors, int64_t n_texts,
+                                 const bp_named_text *texts, char **data, size_t *n)
 {
     bp_buffer b = bp_buffer_new(ctx);
     bp_status status = save(ctx, NULL, &b, n_tensors, tensors, n_texts, texts);

@@ -1,7 +1,7 @@
 /* elementwise.c - one function per row of elementwise.def.
  *
- * Whole vectors where the operands lie side by side or are one number for all (stride 0: a vector of copies that is loaded again and again).
- * Everything else, tails included, is gathered into vectors that go through the same expression. */
+ * Whole vectors where the operands lie side by side or are one number for all (stride 0: a vector of copies that is loaded again and
+ * again). Everything else, tails included, is gathered into vectors that go through the same expression. */
 #include "vmath.h"
 
 #include <string.h>
@@ -48,68 +48,68 @@ static inline const real *side_by_side(const real *p, int64_t s, int64_t n, real
 static inline bool plain(int64_t s) { return s == 0 || s == 1; }
 static inline int lanes_left(int64_t left) { return left < KLANES ? (int)left : KLANES; }
 
-#define BP_UNARY(name, value)                                                                                          \
-    void K(unary_##name)(int64_t n, const void *x_, int64_t sx, void *y_, int64_t sy, double p_)                       \
-    {                                                                                                                  \
-        const vec p = vec_set((real)p_), one = vec_set(1);                                                             \
-        real *y = (real *)y_, copies[KLANES];                                                                          \
-        int64_t i = 0;                                                                                                 \
-        if (plain(sx) && sy == 1) {                                                                                    \
-            const real *from = side_by_side((const real *)x_, sx, n, copies);                                          \
-            for (; i + KLANES <= n; i += KLANES, from += sx * KLANES) {                                                \
-                const vec x = vec_load(from);                                                                          \
-                vec_store(y + i, value);                                                                               \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (; i < n; i += KLANES) {                                                                                   \
-            const int k = lanes_left(n - i);                                                                           \
-            const vec x = vec_load_some((const real *)x_ + i * sx, sx, k);                                             \
-            vec_store_some(y + i * sy, sy, k, value);                                                                  \
-        }                                                                                                              \
-        (void)p, (void)one;                                                                                            \
+#define BP_UNARY(name, value)                                                                    \
+    void K(unary_##name)(int64_t n, const void *x_, int64_t sx, void *y_, int64_t sy, double p_) \
+    {                                                                                            \
+        const vec p = vec_set((real)p_), one = vec_set(1);                                       \
+        real *y = (real *)y_, copies[KLANES];                                                    \
+        int64_t i = 0;                                                                           \
+        if (plain(sx) && sy == 1) {                                                              \
+            const real *from = side_by_side((const real *)x_, sx, n, copies);                    \
+            for (; i + KLANES <= n; i += KLANES, from += sx * KLANES) {                          \
+                const vec x = vec_load(from);                                                    \
+                vec_store(y + i, value);                                                         \
+            }                                                                                    \
+        }                                                                                        \
+        for (; i < n; i += KLANES) {                                                             \
+            const int k = lanes_left(n - i);                                                     \
+            const vec x = vec_load_some((const real *)x_ + i * sx, sx, k);                       \
+            vec_store_some(y + i * sy, sy, k, value);                                            \
+        }                                                                                        \
+        (void)p, (void)one;                                                                      \
     }
 
 /* The body of a loop over pairs: `whole` handles the vectors a and b at i, `part` the k lanes of a and b at i. */
-#define PAIRS(y_is_plain, whole, part)                                                                                 \
-    real copies_a[KLANES], copies_b[KLANES];                                                                           \
-    int64_t i = 0;                                                                                                     \
-    if (plain(sa) && plain(sb) && (y_is_plain)) {                                                                      \
-        const real *from_a = side_by_side((const real *)a_, sa, n, copies_a);                                          \
-        const real *from_b = side_by_side((const real *)b_, sb, n, copies_b);                                          \
-        for (; i + KLANES <= n; i += KLANES, from_a += sa * KLANES, from_b += sb * KLANES) {                           \
-            const vec a = vec_load(from_a), b = vec_load(from_b);                                                      \
-            whole;                                                                                                     \
-        }                                                                                                              \
-    }                                                                                                                  \
-    for (; i < n; i += KLANES) {                                                                                       \
-        const int k = lanes_left(n - i);                                                                               \
+#define PAIRS(y_is_plain, whole, part)                                                                                      \
+    real copies_a[KLANES], copies_b[KLANES];                                                                                \
+    int64_t i = 0;                                                                                                          \
+    if (plain(sa) && plain(sb) && (y_is_plain)) {                                                                           \
+        const real *from_a = side_by_side((const real *)a_, sa, n, copies_a);                                               \
+        const real *from_b = side_by_side((const real *)b_, sb, n, copies_b);                                               \
+        for (; i + KLANES <= n; i += KLANES, from_a += sa * KLANES, from_b += sb * KLANES) {                                \
+            const vec a = vec_load(from_a), b = vec_load(from_b);                                                           \
+            whole;                                                                                                          \
+        }                                                                                                                   \
+    }                                                                                                                       \
+    for (; i < n; i += KLANES) {                                                                                            \
+        const int k = lanes_left(n - i);                                                                                    \
         const vec a = vec_load_some((const real *)a_ + i * sa, sa, k), b = vec_load_some((const real *)b_ + i * sb, sb, k); \
-        part;                                                                                                          \
+        part;                                                                                                               \
     }
 
-#define BP_BINARY(name, value)                                                                                         \
+#define BP_BINARY(name, value)                                                                                                \
     void K(binary_##name)(int64_t n, const void *a_, int64_t sa, const void *b_, int64_t sb, void *y_, int64_t sy, double p_) \
-    {                                                                                                                  \
-        const vec p = vec_set((real)p_);                                                                               \
-        real *y = (real *)y_;                                                                                          \
-        PAIRS(sy == 1, vec_store(y + i, value), vec_store_some(y + i * sy, sy, k, value))                              \
-        (void)p;                                                                                                       \
+    {                                                                                                                         \
+        const vec p = vec_set((real)p_);                                                                                      \
+        real *y = (real *)y_;                                                                                                 \
+        PAIRS(sy == 1, vec_store(y + i, value), vec_store_some(y + i * sy, sy, k, value))                                     \
+        (void)p;                                                                                                              \
     }
 
 /* Comparing gives lanes of all ones or zero; a truth value is one byte, 1 or 0. */
-#define BP_COMPARE(name, value)                                                                                        \
-    void K(compare_##name)(int64_t n, const void *a_, int64_t sa, const void *b_, int64_t sb, uint8_t *y, int64_t sy)  \
-    {                                                                                                                  \
-        PAIRS(                                                                                                         \
-            sy == 1,                                                                                                   \
-            {                                                                                                          \
-                const vec_truth t = __builtin_convertvector((value) & 1, vec_truth);                                   \
-                memcpy(y + i, &t, sizeof t);                                                                           \
-            },                                                                                                         \
-            {                                                                                                          \
-                const vec_i t = (value);                                                                               \
-                for (int l = 0; l < k; l++) y[(i + l) * sy] = (uint8_t)(t[l] & 1);                                     \
-            })                                                                                                         \
+#define BP_COMPARE(name, value)                                                                                       \
+    void K(compare_##name)(int64_t n, const void *a_, int64_t sa, const void *b_, int64_t sb, uint8_t *y, int64_t sy) \
+    {                                                                                                                 \
+        PAIRS(                                                                                                        \
+            sy == 1,                                                                                                  \
+            {                                                                                                         \
+                const vec_truth t = __builtin_convertvector((value)&1, vec_truth);                                    \
+                memcpy(y + i, &t, sizeof t);                                                                          \
+            },                                                                                                        \
+            {                                                                                                         \
+                const vec_i t = (value);                                                                              \
+                for (int l = 0; l < k; l++) y[(i + l) * sy] = (uint8_t)(t[l] & 1);                                    \
+            })                                                                                                        \
     }
 
 #include "elementwise.def"

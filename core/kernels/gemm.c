@@ -10,10 +10,11 @@
  *   that the panel would not stay in the cache, if rows enough will meet it;
  *   A is copied to strips of six rows, k after k, one stream instead of six (or of one per k where A is transposed, dW = X^T * dY), if
  *   panels enough will meet it.
+ * A result of one column is computed as one row, B^T * A^T, so that its elements lie side by side in vectors.
  * None of this touches the order of the sum. */
 #include "tile.h"
 
-#define ROW_BLOCK (24 * TILE_ROWS) /* rows of A copied at a time: with TILE_K_MAX floats each, 180 kB */
+#define ROW_BLOCK (32 * TILE_ROWS) /* rows of A copied at a time: with TILE_K_MAX floats each, 240 kB */
 #define GROUP TILE_COLS_MAX        /* columns of B packed at a time: 80 kB; of AVX-512, 160 kB */
 #define NEAR (16 * 1024)           /* bytes that an operand of one tile may be scattered over */
 
@@ -33,9 +34,22 @@ static bool copies_b(const bp_gemm *g)
     return g->m > 3 * TILE_ROWS && tile_k_pass(g->k) * magnitude(g->b_row) * (int64_t)sizeof(real) > NEAR;
 }
 
-/* Enough for every part of the problem, so that a caller may ask once and cut as it likes. */
-size_t K(gemm_scratch)(const bp_gemm *g)
+static bool is_column(const bp_gemm *g) { return g->n == 1 && g->c_row == 1; }
+
+/* The same product as one row; bias must then be added to each column alike. */
+static bp_gemm turned(const bp_gemm *g)
 {
+    bp_gemm t = *g;
+    t.m = 1, t.n = g->m;
+    t.a = g->b, t.a_row = g->b_col, t.a_col = g->b_row;
+    t.b = g->a, t.b_row = g->a_col, t.b_col = g->a_row;
+    return t;
+}
+
+/* Enough for every part of the problem, so that a caller may ask once and cut as it likes. */
+size_t K(gemm_scratch)(const bp_gemm *whole)
+{
+    const bp_gemm row = turned(whole), *g = is_column(whole) ? &row : whole;
     const int64_t k = g->k < TILE_K_MAX ? g->k : TILE_K_MAX;
     const int64_t cols = g->n < TILE_COLS_MAX ? (g->n + KLANES - 1) / KLANES * KLANES : TILE_COLS_MAX;
     return (size_t)((may_copy_a(g) ? tile_copy_size(ROW_BLOCK, k) : 0) + k * cols) * sizeof(real);
@@ -50,23 +64,24 @@ static void pack_group(const bp_gemm *g, real *dst, const real *b, int64_t k, in
         const int64_t steps = k - p < some ? k - p : some;
         for (int64_t j = 0; j < cols;) {
             const int vecs = K(tile_vecs)(g->m, cols - j);
-            const int64_t width = (int64_t)vecs * KLANES;
-            K(tile_pack)
-            (dst + j * k + p * width, vecs, b + p * g->b_row + j * g->b_col, g->b_row, g->b_col, steps,
-             cols - j < width ? cols - j : width);
+            const int64_t width = (int64_t)vecs * KLANES, here = cols - j < width ? cols - j : width;
+            const real *from = b + p * g->b_row + j * g->b_col;
+            K(tile_pack)(dst + j * k + p * width, vecs, from, g->b_row, g->b_col, steps, here);
             j += width;
         }
     }
 }
 
-void K(gemm)(const bp_gemm *g, void *scratch)
+/* bias_step 0: one element of bias for all columns, repeated TILE_COLS_MAX times. */
+static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
 {
     const bool copy = copies_a(g), pack = copies_b(g);
     const int64_t pass = tile_k_pass(g->k), row_block = copy ? ROW_BLOCK : g->m;
     real *const a_copy = (real *)scratch, *const b_copy = a_copy + (copy ? tile_copy_size(ROW_BLOCK, pass) : 0);
 
     int64_t off[TILE_K_MAX], a_at[ROW_BLOCK];
-    for (int64_t p = 0; p < pass; p++) off[p] = copy ? p * TILE_ROWS : p * g->a_col;
+    const int64_t step = copy ? TILE_ROWS : g->a_col;
+    for (int64_t p = 0, at = 0; p < pass; p++, at += step) off[p] = at;
 
     int64_t p = 0;
     do {
@@ -102,7 +117,7 @@ void K(gemm)(const bp_gemm *g, void *scratch)
                     .vecs = vecs,
                     .c = (real *)g->c + i * g->c_row + j,
                     .c_row = g->c_row,
-                    .bias = g->bias && last ? (const real *)g->bias + j : NULL,
+                    .bias = g->bias && last ? (const real *)g->bias + j * bias_step : NULL,
                     .act = last ? g->act : BP_ACT_NONE,
                     .load = g->accumulate || p > 0,
                 };
@@ -112,4 +127,19 @@ void K(gemm)(const bp_gemm *g, void *scratch)
         }
         p += pass;
     } while (p < g->k);
+}
+
+void K(gemm)(const bp_gemm *g, void *scratch)
+{
+    if (!is_column(g)) {
+        multiply(g, 1, scratch);
+        return;
+    }
+    bp_gemm row = turned(g);
+    real bias[TILE_COLS_MAX];
+    if (g->bias) {
+        for (int j = 0; j < TILE_COLS_MAX; j++) bias[j] = *(const real *)g->bias;
+        row.bias = bias;
+    }
+    multiply(&row, 0, scratch);
 }

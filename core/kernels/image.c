@@ -39,68 +39,60 @@ INLINE void store_byte(uint8_t *y, int64_t at, double value)
     y[at] = (uint8_t)(value >= 254.5 ? 255 : value > 0 ? (int)(value + 0.5) : 0);
 }
 
-/* What a pixel of the result is read from: the first elements of `count` pixels of the source (-1: the constant), and their weights. */
+/* What a pixel of the result is the sum of: `count` pixels of the source (their first elements) by weight, and a share of the constant. */
 typedef struct taps {
-    int64_t at[4];
-    double weight[4];
     int count;
+    int64_t at[4];
+    double weight[4], constant;
 } taps;
 
-INLINE int64_t tap_at(const bp_affine *s, int64_t i, int64_t j)
+/* A weight of zero reads nothing, so that a NaN next door stays there. */
+INLINE void add_tap(const bp_affine *s, taps *t, int64_t i, int64_t j, double weight)
 {
     const int64_t h = inside(i, s->h, s->fill), w = inside(j, s->w, s->fill);
-    return h < 0 || w < 0 ? -1 : (h * s->w + w) * s->c;
-}
-
-INLINE void find_taps(const bp_affine *s, double column, double row, taps *t)
-{
-    if (!s->bilinear) {
-        t->count = 1;
-        t->at[0] = tap_at(s, floor_of(row + 0.5), floor_of(column + 0.5));
-        t->weight[0] = 1;
-        return;
-    }
-    const int64_t i = floor_of(row), j = floor_of(column);
-    const double down = row - (double)i, right = column - (double)j;
-    t->count = 4;
-    t->weight[0] = (1 - down) * (1 - right), t->weight[1] = (1 - down) * right;
-    t->weight[2] = down * (1 - right), t->weight[3] = down * right;
-    if (i >= 0 && j >= 0 && i + 1 < s->h && j + 1 < s->w) {
-        t->at[0] = (i * s->w + j) * s->c, t->at[1] = t->at[0] + s->c;
-        t->at[2] = t->at[0] + s->w * s->c, t->at[3] = t->at[2] + s->c;
+    if (weight == 0) return;
+    if (h < 0 || w < 0) {
+        t->constant += weight * s->value;
     } else {
-        t->at[0] = tap_at(s, i, j), t->at[1] = tap_at(s, i, j + 1);
-        t->at[2] = tap_at(s, i + 1, j), t->at[3] = tap_at(s, i + 1, j + 1);
+        t->at[t->count] = (h * s->w + w) * s->c;
+        t->weight[t->count++] = weight;
     }
 }
 
 /* A map that is no number reads the constant everywhere. */
-INLINE void find_source(const bp_affine *s, int64_t i, int64_t j, taps *t)
+INLINE void find_taps(const bp_affine *s, int64_t i, int64_t j, taps *t)
 {
     const double u = (double)j - 0.5 * (double)(s->w - 1), v = (double)i - 0.5 * (double)(s->h - 1);
     const double column = clamped(s->m[0] * u + s->m[1] * v + s->m[2] + 0.5 * (double)(s->w - 1));
     const double row = clamped(s->m[3] * u + s->m[4] * v + s->m[5] + 0.5 * (double)(s->h - 1));
-    if (column == column && row == row) {
-        find_taps(s, column, row, t);
+    t->count = 0;
+    t->constant = 0;
+    if (column != column || row != row) {
+        t->constant = s->value;
+    } else if (s->bilinear) {
+        const int64_t top = floor_of(row), left = floor_of(column);
+        const double down = row - (double)top, right = column - (double)left;
+        add_tap(s, t, top, left, (1 - down) * (1 - right));
+        add_tap(s, t, top, left + 1, (1 - down) * right);
+        add_tap(s, t, top + 1, left, down * (1 - right));
+        add_tap(s, t, top + 1, left + 1, down * right);
     } else {
-        t->count = 1;
-        t->at[0] = -1;
-        t->weight[0] = 1;
+        add_tap(s, t, floor_of(row + 0.5), floor_of(column + 0.5), 1);
     }
 }
 
-#define SAMPLE(type, store)                                                                                               \
-    const type *x = (const type *)xv;                                                                                     \
-    type *y = (type *)yv + i0 * s->w * s->c;                                                                              \
-    for (int64_t i = i0; i < i1; i++)                                                                                     \
-        for (int64_t j = 0; j < s->w; j++, y += s->c) {                                                                   \
-            taps t;                                                                                                       \
-            find_source(s, i, j, &t);                                                                                     \
-            for (int64_t c = 0; c < s->c; c++) {                                                                          \
-                double sum = 0;                                                                                           \
-                for (int k = 0; k < t.count; k++) sum += t.weight[k] * (t.at[k] < 0 ? s->value : (double)x[t.at[k] + c]); \
-                store(y, c, sum);                                                                                         \
-            }                                                                                                             \
+#define SAMPLE(type, store)                                                                    \
+    const type *x = (const type *)xv;                                                          \
+    type *y = (type *)yv + i0 * s->w * s->c;                                                   \
+    for (int64_t i = i0; i < i1; i++)                                                          \
+        for (int64_t j = 0; j < s->w; j++, y += s->c) {                                        \
+            taps t;                                                                            \
+            find_taps(s, i, j, &t);                                                            \
+            for (int64_t c = 0; c < s->c; c++) {                                               \
+                double sum = t.constant;                                                       \
+                for (int k = 0; k < t.count; k++) sum += t.weight[k] * (double)x[t.at[k] + c]; \
+                store(y, c, sum);                                                              \
+            }                                                                                  \
         }
 
 void K(image_affine)(const bp_affine *s, const void *xv, void *yv, int64_t i0, int64_t i1) { SAMPLE(real, store_real) }

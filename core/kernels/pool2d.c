@@ -5,12 +5,13 @@
  *     average y[i][j][c] = sum over the same taps / (kh*kw, or the number of taps inside)
  *
  * Channels are the vectors. The maximum keeps value and tap in registers over all taps; its last vector overlaps the one before, which
- * is harmless since it stores the same again. The gradients add into a cleared image, output pixels in order. */
+ * is harmless since it stores the same again. A pixel of fewer channels than lanes is computed as a whole vector too: the lanes beyond
+ * belong to the next pixel, which stores them again; only the last pixels of a call keep to their channels.
+ * The gradients add into a cleared image, output pixels in order; where windows lie side by side and channels fill vectors, each element of
+ * dx is written once instead, with dy or zero. */
 #include "vmath.h"
 
 #include <string.h>
-
-typedef uint8_t bytes __attribute__((vector_size(KLANES), aligned(1), may_alias));
 
 /* The taps of output position t that fall inside. */
 typedef struct window {
@@ -27,68 +28,90 @@ static window window_of(int64_t t, int64_t stride, int64_t before, int64_t taps,
     return w;
 }
 
-/* One output pixel with c >= KLANES. x is where tap (0,0) of channel 0 would be. */
-static void max_vectors(const bp_pool_shape *s, const window *row, const window *col, const real *x, real *y, uint8_t *argmax)
+static inline vec load_lanes(const real *p, int lanes) { return lanes == KLANES ? vec_load(p) : vec_load_some(p, 1, lanes); }
+static inline void store_lanes(real *p, int lanes, vec v)
 {
-    for (int64_t c = 0; c < s->c; c += KLANES) {
-        if (c + KLANES > s->c) c = s->c - KLANES;
-        vec best = vec_load(x + (row->low * s->w + col->low) * s->c + c);
-        vec_i tap = (lane_int)(row->low * s->kw + col->low) + (vec_i){ 0 };
-        for (int64_t a = row->low; a < row->high; a++)
-            for (int64_t b = col->low; b < col->high; b++) {
-                const vec v = vec_load(x + (a * s->w + b) * s->c + c);
-                const vec_i take = (v > best) | (v != v);
-                best = vec_select(take, v, best);
-                tap = (tap & ~take) | (take & ((lane_int)(a * s->kw + b) + (vec_i){ 0 }));
-            }
-        vec_store(y + c, best);
-        if (argmax) *(bytes *)(argmax + c) = __builtin_convertvector(tap, bytes);
-    }
+    if (lanes == KLANES)
+        vec_store(p, v);
+    else
+        vec_store_some(p, 1, lanes, v);
 }
 
-/* The same for a few channels. */
-static void max_scalars(const bp_pool_shape *s, const window *row, const window *col, const real *x, real *y, uint8_t *argmax)
+/* `lanes` channels of one output pixel. x is where the first of them would be at tap (0,0). */
+static void max_lanes(const bp_pool_shape *s, const window *row, const window *col, int lanes, const real *x, real *y, uint8_t *argmax)
 {
-    for (int64_t c = 0; c < s->c; c++) {
-        real best = x[(row->low * s->w + col->low) * s->c + c];
-        int64_t tap = row->low * s->kw + col->low;
-        for (int64_t a = row->low; a < row->high; a++)
-            for (int64_t b = col->low; b < col->high; b++) {
-                const real v = x[(a * s->w + b) * s->c + c];
-                if (v > best || v != v) {
-                    best = v;
-                    tap = a * s->kw + b;
-                }
-            }
-        y[c] = best;
-        if (argmax) argmax[c] = (uint8_t)tap;
-    }
+    vec best = load_lanes(x + (row->low * s->w + col->low) * s->c, lanes);
+    vec_i tap = (lane_int)(row->low * s->kw + col->low) + (vec_i){ 0 };
+    for (int64_t a = row->low; a < row->high; a++)
+        for (int64_t b = col->low; b < col->high; b++) {
+            const vec v = load_lanes(x + (a * s->w + b) * s->c, lanes);
+            const vec_i take = (v > best) | (v != v);
+            best = vec_select(take, v, best);
+            tap = (tap & ~take) | (take & ((lane_int)(a * s->kw + b) + (vec_i){ 0 }));
+        }
+    store_lanes(y, lanes, best);
+    if (!argmax) return;
+    lane_int taps[KLANES];
+    memcpy(taps, &tap, sizeof taps);
+    if (lanes == KLANES)
+        for (int l = 0; l < KLANES; l++) argmax[l] = (uint8_t)taps[l];
+    else
+        for (int l = 0; l < lanes; l++) argmax[l] = (uint8_t)taps[l];
 }
 
-void K(max_pool2d)(const bp_pool_shape *s, const void *x, void *y, uint8_t *argmax, int64_t n0, int64_t n1)
+void K(max_pool2d)(const bp_pool_shape *s, const void *x_, void *y_, uint8_t *argmax, int64_t n0, int64_t n1)
 {
+    const real *x = (const real *)x_;
+    real *y = (real *)y_;
+    const int64_t x_end = n1 * s->h * s->w * s->c, y_end = n1 * s->oh * s->ow * s->c;
     for (int64_t n = n0; n < n1; n++)
         for (int64_t i = 0; i < s->oh; i++) {
             const window row = window_of(i, s->sh, s->ph, s->kh, s->h);
             for (int64_t j = 0; j < s->ow; j++) {
                 const window col = window_of(j, s->sw, s->pw, s->kw, s->w);
-                const int64_t at = ((n * s->oh + i) * s->ow + j) * s->c;
-                const real *from = (const real *)x + ((n * s->h + row.at) * s->w + col.at) * s->c;
-                real *to = (real *)y + at;
-                uint8_t *arg = argmax ? argmax + at : NULL;
+                const int64_t to = ((n * s->oh + i) * s->ow + j) * s->c, from = ((n * s->h + row.at) * s->w + col.at) * s->c;
+                uint8_t *arg = argmax ? argmax + to : NULL;
                 if (row.low == row.high || col.low == col.high) {
-                    for (int64_t c = 0; c < s->c; c++) to[c] = -VEC_INF;
+                    for (int64_t c = 0; c < s->c; c++) y[to + c] = -VEC_INF;
                     if (arg) memset(arg, 0, (size_t)s->c);
-                } else if (s->c >= KLANES)
-                    max_vectors(s, &row, &col, from, to, arg);
-                else
-                    max_scalars(s, &row, &col, from, to, arg);
+                } else if (s->c >= KLANES) {
+                    for (int64_t c = 0; c < s->c; c += KLANES) {
+                        if (c + KLANES > s->c) c = s->c - KLANES;
+                        max_lanes(s, &row, &col, KLANES, x + from + c, y + to + c, arg ? arg + c : NULL);
+                    }
+                } else {
+                    const int64_t last = from + ((row.high - 1) * s->w + col.high - 1) * s->c;
+                    const bool room = last + KLANES <= x_end && to + KLANES <= y_end;
+                    max_lanes(s, &row, &col, room ? KLANES : (int)s->c, x + from, y + to, arg);
+                }
             }
         }
 }
 
+/* Windows side by side from the first pixel on: every element of an image is written once. */
+static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t *argmax, real *dx, int64_t n)
+{
+    const int64_t channels = s->c, line = s->w * channels;
+    for (int64_t h = 0; h < s->h; h++) {
+        const int64_t i = h / s->kh, a = h % s->kh;
+        real *restrict to = dx + (n * s->h + h) * line, *const end = to + line;
+        for (int64_t j = 0; i < s->oh && j < s->ow; j++) {
+            const int64_t from = ((n * s->oh + i) * s->ow + j) * channels;
+            for (int64_t b = 0; b < s->kw && to < end; b++, to += channels) {
+                const uint8_t tap = (uint8_t)(a * s->kw + b);
+                for (int64_t c = 0; c < channels; c++) to[c] = argmax[from + c] == tap ? dy[from + c] : 0;
+            }
+        }
+        memset(to, 0, (size_t)(end - to) * sizeof(real));
+    }
+}
+
 void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy, const uint8_t *argmax, void *dx, int64_t n0, int64_t n1)
 {
+    if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0 && s->c >= KLANES) {
+        for (int64_t n = n0; n < n1; n++) max_grad_apart(s, (const real *)dy, argmax, (real *)dx, n);
+        return;
+    }
     int64_t tap_at[256]; /* where a tap lies, from tap 0 */
     for (int64_t tap = 0; tap < s->kh * s->kw && tap < 256; tap++) tap_at[tap] = (tap / s->kw * s->w + tap % s->kw) * s->c;
 

@@ -1,7 +1,7 @@
 /* random.c - Philox words in vectors, and what is made of them: uniform and normal numbers, dropout.
  *
- * Position i of a draw takes word i % 4 of block i / 4 (base/random.h), so a value depends on (key, step, i) alone, wherever a chunk begins.
- * Words are made for whole groups of positions; a group that sticks out of the chunk is made whole and cut. */
+ * Position i of a draw takes word i % 4 of block i / 4 (base/random.h), so a value depends on (key, step, i) alone, wherever a chunk
+ * begins. Words are made for whole groups of positions; a group that sticks out of the chunk is made whole and cut. */
 #include "../base/random.h"
 #include "vmath.h"
 
@@ -29,32 +29,41 @@ static inline vec_q multiply(vec_q a, uint32_t factor)
     return (a & 0xffffffffu) * factor;
 }
 
-/* Words of blocks block .. block + QUADS - 1, in order of position: bp_philox, side by side. */
+/* Words of WAYS * QUADS blocks from `block` on, in order of position: bp_philox, side by side. Two vectors at a time, because each round
+ * waits for the multiplications of the one before. */
+enum { WAYS = 2 };
 static inline void philox(uint64_t key, uint64_t step, uint64_t block, uint32_t *w)
 {
-    vec_q at;
-    for (int l = 0; l < QUADS; l++) at[l] = block + (uint64_t)l;
+    vec_q c0[WAYS], c1[WAYS], c2[WAYS], c3[WAYS];
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    vec_q c0 = at & 0xffffffffu, c1 = at >> 32, c2 = (vec_q){ 0 } + (step & 0xffffffffu), c3 = (vec_q){ 0 } + (step >> 32);
-    for (int round = 0; round < 10; round++) {
-        const vec_q p0 = multiply(c0, 0xD2511F53u), p1 = multiply(c2, 0xCD9E8D57u);
-        c0 = (p1 >> 32) ^ c1 ^ (uint64_t)k0;
-        c2 = (p0 >> 32) ^ c3 ^ (uint64_t)k1;
-        c1 = p1 & 0xffffffffu;
-        c3 = p0 & 0xffffffffu;
-        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    for (int v = 0; v < WAYS; v++) {
+        vec_q at;
+        for (int l = 0; l < QUADS; l++) at[l] = block + (uint64_t)(v * QUADS + l);
+        c0[v] = at & 0xffffffffu, c1[v] = at >> 32;
+        c2[v] = (vec_q){ 0 } + (step & 0xffffffffu), c3[v] = (vec_q){ 0 } + (step >> 32);
     }
-    const vec_q low = c0 | c1 << 32, high = c2 | c3 << 32;
-    for (int l = 0; l < QUADS; l++) {
-        const uint64_t a = low[l], b = high[l];
-        w[4 * l] = (uint32_t)a, w[4 * l + 1] = (uint32_t)(a >> 32), w[4 * l + 2] = (uint32_t)b, w[4 * l + 3] = (uint32_t)(b >> 32);
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+        for (int v = 0; v < WAYS; v++) {
+            const vec_q p0 = multiply(c0[v], 0xD2511F53u), p1 = multiply(c2[v], 0xCD9E8D57u);
+            c0[v] = (p1 >> 32) ^ c1[v] ^ (uint64_t)k0;
+            c2[v] = (p0 >> 32) ^ c3[v] ^ (uint64_t)k1;
+            c1[v] = p1 & 0xffffffffu;
+            c3[v] = p0 & 0xffffffffu;
+        }
+    for (int v = 0; v < WAYS; v++) {
+        const vec_q low = c0[v] | c1[v] << 32, high = c2[v] | c3[v] << 32;
+        for (int l = 0; l < QUADS; l++, w += 4) {
+            const uint64_t a = low[l], b = high[l];
+            w[0] = (uint32_t)a, w[1] = (uint32_t)(a >> 32), w[2] = (uint32_t)b, w[3] = (uint32_t)(b >> 32);
+        }
     }
 }
 
 /* Words of positions first .. first + GROUP - 1; first is a multiple of GROUP. */
 static void words(uint64_t key, uint64_t step, uint64_t first, uint32_t w[GROUP])
 {
-    for (int i = 0; i < GROUP; i += 4 * QUADS) philox(key, step, (first + (uint64_t)i) / 4, w + i);
+    enum { MADE = 4 * WAYS * QUADS };
+    for (int i = 0; i < GROUP; i += MADE) philox(key, step, (first + (uint64_t)i) / 4, w + i);
 }
 
 /* Float takes the upper 24 bits, which it holds exactly; double all 32. */
@@ -100,15 +109,9 @@ static inline void draw(void (*make)(uint64_t, uint64_t, uint64_t, real *), int6
     }
 }
 
-void K(random_uniform)(int64_t n, uint64_t key, uint64_t step, uint64_t first, void *y)
-{
-    draw(uniform, n, key, step, first, (real *)y);
-}
+void K(random_uniform)(int64_t n, uint64_t key, uint64_t step, uint64_t first, void *y) { draw(uniform, n, key, step, first, (real *)y); }
 
-void K(random_normal)(int64_t n, uint64_t key, uint64_t step, uint64_t first, void *y)
-{
-    draw(normal, n, key, step, first, (real *)y);
-}
+void K(random_normal)(int64_t n, uint64_t key, uint64_t step, uint64_t first, void *y) { draw(normal, n, key, step, first, (real *)y); }
 
 /* Element i is kept when its word is at least p * 2^32. */
 void K(dropout)(int64_t n, uint64_t key, uint64_t step, uint64_t first, double p, const void *x_, void *y_)

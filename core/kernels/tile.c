@@ -2,7 +2,8 @@
  *
  * A full tile is 6 rows x 2 vectors where there are 16 vector registers (12 accumulators, 2 of B, 1 or 2 temporaries) and 6 x 4 where
  * there are 32. Twelve independent chains hide the latency of a multiply-add twice over, and 6 + 2 loads feed 12 of them. Lower and
- * narrower tiles are the same code with smaller constants; products of one to three rows take a wider panel to have chains enough. */
+ * narrower tiles are the same code with smaller constants; products of one to three rows take a wider panel to have chains enough, and
+ * results one vector wide take eight rows, as many as there are general registers for. */
 #include "tile.h"
 #include "vmath.h"
 
@@ -15,19 +16,35 @@
     _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)                                                                                 \
         _Pragma("GCC unroll 8") for (int v = 0; v < vecs; v++) statement
 
-/* Adds what C holds and the bias, applies the activation, stores. Rows that are narrower than the panel pass through a block of memory. */
-INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[TILE_ROWS][TILE_VECS_MAX], real *const *out)
+/* The first n of a few elements, n <= TILE_COLS_MAX, in blocks of powers of two: a call of memcpy would cost more than the tile. */
+INLINE void copy_few(real *to, const real *from, int64_t n)
 {
-    real block[TILE_ROWS * TILE_COLS_MAX], *edge[TILE_ROWS];
+    int64_t i = 0;
+    for (; i + KLANES <= n; i += KLANES) vec_store(to + i, vec_load(from + i));
+#if KLANES > 8
+    if (n & 8) __builtin_memcpy(to + i, from + i, 8 * sizeof(real)), i += 8;
+#endif
+#if KLANES > 4
+    if (n & 4) __builtin_memcpy(to + i, from + i, 4 * sizeof(real)), i += 4;
+#endif
+#if KLANES > 2
+    if (n & 2) __builtin_memcpy(to + i, from + i, 2 * sizeof(real)), i += 2;
+#endif
+    if (n & 1) to[i] = from[i];
+}
+
+/* Adds what C holds and the bias, applies the activation, stores. Rows that are narrower than the panel pass through a block of memory. */
+INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[TILE_TALL][TILE_VECS_MAX], real *const *out)
+{
+    real block[TILE_TALL * TILE_COLS_MAX], *edge[TILE_TALL];
     real *const *c = out;
     const bool narrow = t->cols < vecs * KLANES;
-    const size_t bytes = (size_t)t->cols * sizeof(real);
     if (narrow) {
         for (int i = 0; i < rows; i++) edge[i] = block + i * vecs * KLANES;
         c = edge;
         if (t->load) {
             memset(block, 0, (size_t)(rows * vecs) * sizeof(vec));
-            for (int i = 0; i < rows; i++) memcpy(edge[i], out[i], bytes);
+            for (int i = 0; i < rows; i++) copy_few(edge[i], out[i], t->cols);
         }
     }
     if (t->load) EACH_ACC(acc[i][v] = vec_load(c[i] + v * KLANES) + acc[i][v]);
@@ -35,13 +52,13 @@ INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[
     if (t->act == BP_ACT_RELU) EACH_ACC(acc[i][v] = vec_keep(~(vec_i)(acc[i][v] <= (vec){ 0 }), acc[i][v])); /* lets NaN through */
     EACH_ACC(vec_store(c[i] + v * KLANES, acc[i][v]));
     if (narrow)
-        for (int i = 0; i < rows; i++) memcpy(out[i], edge[i], bytes);
+        for (int i = 0; i < rows; i++) copy_few(out[i], edge[i], t->cols);
 }
 
 INLINE void tile(const int rows, const int vecs, const tile_panel *t, const real *const *row, real *const *out)
 {
-    vec acc[TILE_ROWS][TILE_VECS_MAX];
-    const real *a[TILE_ROWS];
+    vec acc[TILE_TALL][TILE_VECS_MAX];
+    const real *a[TILE_TALL];
     EACH_ACC(acc[i][v] = (vec){ 0 });
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++) a[i] = row[i];
@@ -68,7 +85,7 @@ typedef void tile_fn(const tile_panel *t, const real *const *row, real *const *o
 #define TILE(rows, vecs)                                                                                                                   \
     static void tile_##rows##x##vecs(const tile_panel *t, const real *const *row, real *const *out) { tile(rows, vecs, t, row, out); }
 /* clang-format off */
-TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
 TILE(1, 4) TILE(2, 4) TILE(3, 4)
 TILE(1, 8)
@@ -78,8 +95,8 @@ TILE(4, 4) TILE(5, 4) TILE(6, 4)
     /* clang-format on */
 
     /* By log2 of the width, then rows - 1. */
-    static tile_fn *const tiles[4][TILE_ROWS] = {
-        { tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1 },
+    static tile_fn *const tiles[4][TILE_TALL] = {
+        { tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1, tile_8x1 },
         { tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2 },
 #if TILE_VECS == 4
         { tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4 },
@@ -91,28 +108,33 @@ TILE(4, 4) TILE(5, 4) TILE(6, 4)
 
 void K(tile_run)(const tile_panel *panel)
 {
-    tile_panel t = *panel;
+    const tile_panel *t = panel;
+    tile_panel padded;
     real bias[TILE_COLS_MAX];
-    if (t.bias && t.cols < t.vecs * KLANES) {
-        memset(bias, 0, (size_t)t.vecs * sizeof(vec));
-        memcpy(bias, t.bias, (size_t)t.cols * sizeof(real));
-        t.bias = bias;
+    if (t->bias && t->cols < t->vecs * KLANES) {
+        memset(bias, 0, (size_t)t->vecs * sizeof(vec));
+        memcpy(bias, t->bias, (size_t)t->cols * sizeof(real));
+        padded = *panel;
+        padded.bias = bias;
+        t = &padded;
     }
-    const int width = t.vecs == 8 ? 3 : t.vecs / 2;
-    int64_t most = TILE_ROWS;
+    const int64_t *const a_at = t->a_at, *const c_at = t->c_at;
+    const int width = t->vecs == 8 ? 3 : t->vecs / 2;
+    int64_t most = TILE_TALL;
     while (!tiles[width][most - 1]) most--;
 
     /* Tiles as equal in height as possible: a remainder of one row would run at a third of the speed. */
-    const int64_t count = (t.m + most - 1) / most;
+    const int64_t count = (t->m + most - 1) / most, height = count ? t->m / count : 0, taller = t->m - count * height;
     for (int64_t q = 0, i = 0; q < count; q++) {
-        const int64_t rows = t.m / count + (q < t.m % count);
-        const real *row[TILE_ROWS];
-        real *out[TILE_ROWS];
+        const int64_t rows = height + (q < taller);
+        const real *row[TILE_TALL];
+        real *out[TILE_TALL];
         for (int64_t r = 0; r < rows; r++, i++) {
-            row[r] = t.a + (t.a_at ? t.a_at[i] : i * t.a_row);
-            out[r] = t.c + (t.c_at ? t.c_at[i] : i * t.c_row);
+            __asm__("" : "+r"(i)); /* one by one: as vectors these few addresses would cost more than they save */
+            row[r] = t->a + (a_at ? a_at[i] : i * t->a_row);
+            out[r] = t->c + (c_at ? c_at[i] : i * t->c_row);
         }
-        tiles[width][rows - 1](&t, row, out);
+        tiles[width][rows - 1](t, row, out);
     }
 }
 

@@ -20,7 +20,8 @@
 #else
 #define TILE_ACC 12
 #endif
-#define TILE_ROWS 6                      /* most rows of a tile */
+#define TILE_ROWS 6                      /* most rows of a tile, and of a strip of A */
+#define TILE_TALL 8                      /* most rows of a tile one vector wide */
 #define TILE_VECS (TILE_ACC / TILE_ROWS) /* vectors per row of a full tile */
 #define TILE_VECS_MAX 8                  /* widest panel, for products of a single row */
 #define TILE_COLS_MAX (TILE_VECS_MAX * KLANES)

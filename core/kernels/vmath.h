@@ -2,8 +2,8 @@
  *
  * For KREAL float each function is branch-free arithmetic on all lanes, so that an element's value does not depend on its place in the
  * vector. Polynomials are minimax fits (Lawson's iteration, coefficients rounded to float one after the other). For KREAL double every
- * function is a loop over libm: the oracle. Worst error in float found by tests/c/test_vmath.c against libm in double, in ulp of the result,
- * over the whole range of finite results including denormal ones:
+ * function is a loop over libm: the oracle. Worst error in float found by tests/c/test_vmath.c against libm in double, in ulp of the
+ * result, over the whole range of finite results including denormal ones:
  *
  *     exp 1.1   expm1 2   log 1   log1p 2   sin, cos 0.51   tanh 3   sigmoid 2.5   softplus 2.5   erf 1.5   sqrt 0.5   1/sqrt 1.5
  *
@@ -23,12 +23,16 @@
 /* Whole numbers of the element's width: what comparing two vectors gives (all ones or zero), and the bits of a vector. */
 #if VMATH_DOUBLE
 typedef int64_t lane_int;
+typedef uint64_t lane_bits;
 #define LANE_SIGN INT64_MIN
 #else
 typedef int32_t lane_int;
+typedef uint32_t lane_bits;
 #define LANE_SIGN INT32_MIN
 #endif
 typedef lane_int vec_i __attribute__((vector_size(KLANES * sizeof(KREAL))));
+/* The same without a sign, for arithmetic on bits that may wrap around. */
+typedef lane_bits vec_n __attribute__((vector_size(KLANES * sizeof(KREAL))));
 
 #define VEC_INF ((real)INFINITY)
 
@@ -44,22 +48,22 @@ static inline vec vec_max(vec a, vec b) { return vec_select((a > b) | (a != a), 
 static inline vec vec_min(vec a, vec b) { return vec_select((a < b) | (a != a), a, b); }
 
 /* y[l] = expression of x[l], through double: what has no vector code of its own. */
-#define VEC_EACH(name, expression)                                                                                     \
-    static inline vec vec_##name(vec v)                                                                                \
-    {                                                                                                                  \
-        for (int l = 0; l < KLANES; l++) {                                                                             \
-            const double x = (double)v[l];                                                                             \
-            v[l] = (real)(expression);                                                                                 \
-        }                                                                                                              \
-        return v;                                                                                                      \
+#define VEC_EACH(name, expression)         \
+    static inline vec vec_##name(vec v)    \
+    {                                      \
+        for (int l = 0; l < KLANES; l++) { \
+            const double x = (double)v[l]; \
+            v[l] = (real)(expression);     \
+        }                                  \
+        return v;                          \
     }
 /* The same in the element's own type, for what is one instruction there. */
-#define VEC_EACH_REAL(name, in_float, in_double)                                                                       \
-    static inline vec vec_##name(vec v)                                                                                \
-    {                                                                                                                  \
-        vec y = v;                                                                                                     \
+#define VEC_EACH_REAL(name, in_float, in_double)                                                                                \
+    static inline vec vec_##name(vec v)                                                                                         \
+    {                                                                                                                           \
+        vec y = v;                                                                                                              \
         for (int l = 0; l < KLANES; l++) y[l] = (real)(VMATH_DOUBLE ? in_double((double)v[l]) : (double)in_float((float)v[l])); \
-        return y;                                                                                                      \
+        return y;                                                                                                               \
     }
 VEC_EACH_REAL(sqrt, sqrtf, sqrt)
 VEC_EACH_REAL(floor, floorf, floor)
@@ -101,7 +105,7 @@ static inline vec vec_exp_split(vec x, vec_i *n)
 {
     const vec big = vec_set(0x1.8p23f);
     const vec shifted = x * 0x1.715476p+0f + big, whole = shifted - big;
-    *n = (vec_i)shifted - (vec_i)big;
+    *n = (vec_i)((vec_n)shifted - (vec_n)big);
     return (x - whole * LN2_HIGH) - whole * LN2_LOW;
 }
 /* exp(r) - 1 = r + r^2 P(r) */
@@ -114,7 +118,7 @@ static inline vec vec_expm1_core(vec r)
     p = p * r + 0.5f;
     return r + r * r * p;
 }
-static inline vec vec_exp2i(vec_i n) { return (vec)((n + 127) << 23); } /* -126 <= n <= 127 */
+static inline vec vec_exp2i(vec_i n) { return (vec)(((vec_n)n + 127) << 23); } /* -126 <= n <= 127 */
 
 static inline vec vec_exp(vec x)
 {
@@ -141,8 +145,9 @@ static inline vec vec_log(vec x)
     const vec_i tiny = x < 0x1p-126f;
     const vec scaled = vec_select(tiny, x * 0x1p23f, x);
     /* scaled = 2^n (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2) */
-    const vec_i bits = (vec_i)scaled, n = (bits - 0x3f3504f3) >> 23;
-    const vec f = (vec)(bits - (n << 23)) - 1.0f;
+    const vec_n bits = (vec_n)scaled;
+    const vec_i n = (vec_i)(bits - 0x3f3504f3) >> 23;
+    const vec f = (vec)(bits - ((vec_n)n << 23)) - 1.0f;
     const vec e = __builtin_convertvector(n - (tiny & 23), vec);
     vec p = vec_set(-7.861663401e-2f);
     p = p * f + 1.288294196e-1f;
@@ -247,8 +252,8 @@ static inline void vec_sincos_turns(vec u, vec *sine, vec *cosine)
     q = q * z - 1.973920822e1f;
     const vec s = 6.0f * r + r * p, c = 1.0f + z * q;
     const vec_i odd = -(k & 1);
-    *sine = (vec)((vec_i)vec_select(odd, c, s) ^ ((k & 2) << 30));
-    *cosine = (vec)((vec_i)vec_select(odd, s, c) ^ (((k + 1) & 2) << 30));
+    *sine = (vec)((vec_n)vec_select(odd, c, s) ^ ((vec_n)(k & 2) << 30));
+    *cosine = (vec)((vec_n)vec_select(odd, s, c) ^ ((vec_n)((k + 1) & 2) << 30));
 }
 
 #endif

@@ -5,14 +5,19 @@
 #include <math.h>
 
 static const bp_input x_input[] = { { "x", 0, "values of any shape" }, { 0 } };
-static const bp_input grad_inputs[] = { { "dy", 0, "gradient of the activation's result" }, { "saved", 0, "its input or output, see the equation" }, { 0 } };
+static const bp_input grad_inputs[] = { { "dy", 0, "gradient of the activation's result" },
+                                        { "saved", 0, "its input or output, see the equation" },
+                                        { 0 } };
 static const bp_case one_input[] = {
     { "2x3", "", 0, 0, 0 }, { "s", "", 0, 0, 0 }, { "1", "", 0, 0, 0 }, { "3x1x4'", "", 0, 0, 0 }, { "0x3", "", 0, 0, 0 }, { 0 },
 };
 static const bp_case two_inputs[] = { { "2x3 2x3", "", 0, 0, 0 }, { "1 1", "", 0, 0, 0 }, { "3x1x4' 3x1x4'", "", 0, 0, 0 }, { 0 } };
 /* outputs of sigmoid and tanh lie here */
 static const bp_case two_fractions[] = {
-    { "2x3 2x3", "", 0.1, 0.9, 0 }, { "1 1", "", 0.1, 0.9, 0 }, { "3x1x4' 3x1x4'", "", 0.1, 0.9, 0 }, { 0 },
+    { "2x3 2x3", "", 0.1, 0.9, 0 },
+    { "1 1", "", 0.1, 0.9, 0 },
+    { "3x1x4' 3x1x4'", "", 0.1, 0.9, 0 },
+    { 0 },
 };
 
 static bp_status grad_infer(bp_call *call)
@@ -98,71 +103,115 @@ static void softplus_grad_gradient(bp_grad *g)
 /* An activation and its gradient op. SAVED is g->in[0] or g->out[0]; READS_IN and READS_OUT say the same to the tape. PARAMETER is the
  * kernel's p, KERNEL which kernel serves. */
 #define ACTIVATION(NAME, SUMMARY, DETAIL, GRAD_DETAIL, OPTIONS, KERNEL, PARAMETER, READS_IN, READS_OUT, FLAGS, CASES, GRAD_CASES) \
-    static bp_status NAME##_run(bp_call *call)                                                                         \
-    {                                                                                                                  \
-        bp__run_unary(call, KERNEL(BP_UNARY_, NAME, ), PARAMETER);                                                     \
-        return BP_OK;                                                                                                  \
-    }                                                                                                                  \
-    static bp_status NAME##_grad_run(bp_call *call)                                                                    \
-    {                                                                                                                  \
-        bp__run_binary(call, KERNEL(BP_BINARY_, NAME, _grad), PARAMETER);                                              \
-        return BP_OK;                                                                                                  \
-    }                                                                                                                  \
-    static void NAME##_gradient(bp_grad *g) { through(g, &bp__op_##NAME##_grad, (READS_IN) ? g->in[0] : g->out[0]); }  \
-    const bp_op bp__op_##NAME = {                                                                                      \
-        .name = #NAME, .group = "activations", .summary = SUMMARY, .detail = DETAIL, .inputs = x_input, .options = OPTIONS, \
-        .n_out = 1, .outputs = "y: like x", .flags = BP_OP_STRIDED | BP_OP_INPLACE | BP_OP_METHOD | (FLAGS),           \
-        .promote = BP_PROMOTE_FLOAT, .needs_in = READS_IN, .needs_out = READS_OUT, .infer = bp_infer_same,             \
-        .run = NAME##_run, .gradient = NAME##_gradient, .cases = CASES,                                                \
-    };                                                                                                                 \
-    const bp_op bp__op_##NAME##_grad = {                                                                               \
-        .name = #NAME "_grad", .group = "activations", .summary = "gradient of " #NAME, .detail = GRAD_DETAIL,         \
-        .inputs = grad_inputs, .options = OPTIONS, .n_out = 1, .outputs = "dx: like dy",                               \
-        .flags = BP_OP_STRIDED | BP_OP_INTERNAL | (FLAGS), .promote = BP_PROMOTE_FLOAT, .needs_in = 3, .infer = grad_infer, \
-        .run = NAME##_grad_run, .gradient = NAME##_grad_gradient, .cases = GRAD_CASES,                                 \
+    static bp_status NAME##_run(bp_call *call)                                                                                    \
+    {                                                                                                                             \
+        bp__run_unary(call, KERNEL(BP_UNARY_, NAME, ), PARAMETER);                                                                \
+        return BP_OK;                                                                                                             \
+    }                                                                                                                             \
+    static bp_status NAME##_grad_run(bp_call *call)                                                                               \
+    {                                                                                                                             \
+        bp__run_binary(call, KERNEL(BP_BINARY_, NAME, _grad), PARAMETER);                                                         \
+        return BP_OK;                                                                                                             \
+    }                                                                                                                             \
+    static void NAME##_gradient(bp_grad *g) { through(g, &bp__op_##NAME##_grad, (READS_IN) ? g->in[0] : g->out[0]); }             \
+    const bp_op bp__op_##NAME = {                                                                                                 \
+        .name = #NAME,                                                                                                            \
+        .group = "activations",                                                                                                   \
+        .summary = SUMMARY,                                                                                                       \
+        .detail = DETAIL,                                                                                                         \
+        .inputs = x_input,                                                                                                        \
+        .options = OPTIONS,                                                                                                       \
+        .n_out = 1,                                                                                                               \
+        .outputs = "y: like x",                                                                                                   \
+        .flags = BP_OP_STRIDED | BP_OP_INPLACE | BP_OP_METHOD | (FLAGS),                                                          \
+        .promote = BP_PROMOTE_FLOAT,                                                                                              \
+        .needs_in = READS_IN,                                                                                                     \
+        .needs_out = READS_OUT,                                                                                                   \
+        .infer = bp_infer_same,                                                                                                   \
+        .run = NAME##_run,                                                                                                        \
+        .gradient = NAME##_gradient,                                                                                              \
+        .cases = CASES,                                                                                                           \
+    };                                                                                                                            \
+    const bp_op bp__op_##NAME##_grad = {                                                                                          \
+        .name = #NAME "_grad",                                                                                                    \
+        .group = "activations",                                                                                                   \
+        .summary = "gradient of " #NAME,                                                                                          \
+        .detail = GRAD_DETAIL,                                                                                                    \
+        .inputs = grad_inputs,                                                                                                    \
+        .options = OPTIONS,                                                                                                       \
+        .n_out = 1,                                                                                                               \
+        .outputs = "dx: like dy",                                                                                                 \
+        .flags = BP_OP_STRIDED | BP_OP_INTERNAL | (FLAGS),                                                                        \
+        .promote = BP_PROMOTE_FLOAT,                                                                                              \
+        .needs_in = 3,                                                                                                            \
+        .infer = grad_infer,                                                                                                      \
+        .run = NAME##_grad_run,                                                                                                   \
+        .gradient = NAME##_grad_gradient,                                                                                         \
+        .cases = GRAD_CASES,                                                                                                      \
     };
 #define OF_NAME(prefix, name, suffix) prefix##name##suffix
 
-ACTIVATION(relu, "what is positive, else 0", "y = max(x, 0); NaN stays. The gradient at 0 is 0.", "dx = dy where y > 0, else 0; saved is y", NULL, OF_NAME, 0,
-           0, 1, BP_OP_KINKED, one_input, two_inputs)
+ACTIVATION(relu, "what is positive, else 0", "y = max(x, 0); NaN stays. The gradient at 0 is 0.", "dx = dy where y > 0, else 0; saved is y",
+           NULL, OF_NAME, 0, 0, 1, BP_OP_KINKED, one_input, two_inputs)
 
 static const bp_option leaky_relu_options[] = {
-    { .name = "slope", .kind = BP_OPT_FLOAT, .def = 0.01, .min = 1, .max = 0, .help = "of the negative side" }, { 0 },
+    { .name = "slope", .kind = BP_OPT_FLOAT, .def = 0.01, .min = 1, .max = 0, .help = "of the negative side" },
+    { 0 },
 };
 static const bp_case leaky_relu_cases[] = {
-    { "2x3", "", 0, 0, 0 }, { "s", "slope=0.2", 0, 0, 0 }, { "1", "", 0, 0, 0 }, { "3x1x4'", "slope=0.3", 0, 0, 0 }, { "0x3", "", 0, 0, 0 }, { 0 },
+    { "2x3", "", 0, 0, 0 }, { "s", "slope=0.2", 0, 0, 0 },
+    { "1", "", 0, 0, 0 },   { "3x1x4'", "slope=0.3", 0, 0, 0 },
+    { "0x3", "", 0, 0, 0 }, { 0 },
 };
 ACTIVATION(leaky_relu, "what is positive, and a fraction of what is negative", "y = x for x > 0, else slope x. The gradient at 0 is slope.",
-           "dx = dy where x > 0, else slope dy; saved is x", leaky_relu_options, OF_NAME, call->args[0].as.f, 1, 0, BP_OP_KINKED, leaky_relu_cases, two_inputs)
+           "dx = dy where x > 0, else slope dy; saved is x", leaky_relu_options, OF_NAME, call->args[0].as.f, 1, 0, BP_OP_KINKED,
+           leaky_relu_cases, two_inputs)
 
 static const bp_option elu_options[] = {
-    { .name = "alpha", .kind = BP_OPT_FLOAT, .def = 1, .min = 0, .max = 1e300, .help = "how far the negative side goes down" }, { 0 },
+    { .name = "alpha", .kind = BP_OPT_FLOAT, .def = 1, .min = 0, .max = 1e300, .help = "how far the negative side goes down" },
+    { 0 },
 };
 static const bp_case elu_cases[] = {
-    { "2x3", "", 0, 0, 0 }, { "s", "alpha=0.5", 0, 0, 0 }, { "1", "", 0, 0, 0 }, { "3x1x4'", "alpha=2", 0, 0, 0 }, { "0x3", "", 0, 0, 0 }, { 0 },
+    { "2x3", "", 0, 0, 0 },           { "s", "alpha=0.5", 0, 0, 0 }, { "1", "", 0, 0, 0 },
+    { "3x1x4'", "alpha=2", 0, 0, 0 }, { "0x3", "", 0, 0, 0 },        { 0 },
 };
 ACTIVATION(elu, "what is positive, and an exponential approach to -alpha below",
            "y = x for x > 0, else alpha (exp(x) - 1). Clevert, Unterthiner and Hochreiter, ICLR 2016.",
-           "dx = dy where y > 0, else dy (y + alpha); saved is y", elu_options, OF_NAME, call->args[0].as.f, 0, 1, BP_OP_KINKED, elu_cases, two_inputs)
+           "dx = dy where y > 0, else dy (y + alpha); saved is y", elu_options, OF_NAME, call->args[0].as.f, 0, 1, BP_OP_KINKED, elu_cases,
+           two_inputs)
 
 static const bp_option gelu_options[] = {
-    { .name = "approximate", .kind = BP_OPT_BOOL, .def = 0, .min = 1, .max = 0, .help = "use the formula with tanh instead of the exact one" }, { 0 },
+    { .name = "approximate",
+      .kind = BP_OPT_BOOL,
+      .def = 0,
+      .min = 1,
+      .max = 0,
+      .help = "use the formula with tanh instead of the exact one" },
+    { 0 },
 };
 static const bp_case gelu_cases[] = {
-    { "2x3", "", 0, 0, 0 }, { "s", "approximate=1", 0, 0, 0 }, { "1", "", 0, 0, 0 }, { "3x1x4'", "approximate=1", 0, 0, 0 }, { "0x3", "", 0, 0, 0 }, { 0 },
+    { "2x3", "", 0, 0, 0 }, { "s", "approximate=1", 0, 0, 0 },
+    { "1", "", 0, 0, 0 },   { "3x1x4'", "approximate=1", 0, 0, 0 },
+    { "0x3", "", 0, 0, 0 }, { 0 },
 };
 static const bp_case gelu_grad_cases[] = {
-    { "2x3 2x3", "", 0, 0, 0 }, { "1 1", "approximate=1", 0, 0, 0 }, { "3x1x4' 3x1x4'", "approximate=1", 0, 0, 0 }, { 0 },
+    { "2x3 2x3", "", 0, 0, 0 },
+    { "1 1", "approximate=1", 0, 0, 0 },
+    { "3x1x4' 3x1x4'", "approximate=1", 0, 0, 0 },
+    { 0 },
 };
 #define OF_GELU(prefix, name, suffix) (call->args[0].as.i ? prefix##gelu_tanh##suffix : prefix##gelu##suffix)
 ACTIVATION(gelu, "x weighted by the chance that a normal number is smaller",
            "y = x Phi(x) = x (1 + erf(x / sqrt 2)) / 2, or with approximate\n"
            "y = x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. Hendrycks and Gimpel, 2016.",
-           "dx = dy (Phi(x) + x phi(x)), or the derivative of the approximation; saved is x", gelu_options, OF_GELU, 0, 1, 0, 0, gelu_cases, gelu_grad_cases)
+           "dx = dy (Phi(x) + x phi(x)), or the derivative of the approximation; saved is x", gelu_options, OF_GELU, 0, 1, 0, 0, gelu_cases,
+           gelu_grad_cases)
 
 ACTIVATION(silu, "x times its sigmoid, also called swish", "y = x / (1 + exp(-x)). Ramachandran, Zoph and Le, 2017.",
            "dx = dy q (1 + x (1 - q)), q = sigmoid(x); saved is x", NULL, OF_NAME, 0, 1, 0, 0, one_input, two_inputs)
-ACTIVATION(sigmoid, "the logistic function", "y = 1 / (1 + exp(-x))", "dx = dy y (1 - y); saved is y", NULL, OF_NAME, 0, 0, 1, 0, one_input, two_fractions)
-ACTIVATION(tanh, "the hyperbolic tangent", "y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))", "dx = dy (1 - y^2); saved is y", NULL, OF_NAME, 0, 0, 1, 0, one_input,
+ACTIVATION(sigmoid, "the logistic function", "y = 1 / (1 + exp(-x))", "dx = dy y (1 - y); saved is y", NULL, OF_NAME, 0, 0, 1, 0, one_input,
            two_fractions)
-ACTIVATION(softplus, "a smooth relu", "y = log(1 + exp(x))", "dx = dy sigmoid(x); saved is x", NULL, OF_NAME, 0, 1, 0, 0, one_input, two_inputs)
+ACTIVATION(tanh, "the hyperbolic tangent", "y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))", "dx = dy (1 - y^2); saved is y", NULL, OF_NAME, 0,
+           0, 1, 0, one_input, two_fractions)
+ACTIVATION(softplus, "a smooth relu", "y = log(1 + exp(x))", "dx = dy sigmoid(x); saved is x", NULL, OF_NAME, 0, 1, 0, 0, one_input,
+           two_inputs)

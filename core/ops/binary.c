@@ -54,24 +54,26 @@ static void minimum_gradient(bp_grad *g) { extreme(g, G2(g, lt, g->in[0], g->in[
 
 /* ---- running ---- */
 
-#define INTEGER_BINARY(name, value)                                                                                    \
-    BP_INTEGER_LOOP2(name##_i32, int32_t, uint32_t, int32_t, value)                                                    \
+#define INTEGER_BINARY(name, value)                                 \
+    BP_INTEGER_LOOP2(name##_i32, int32_t, uint32_t, int32_t, value) \
     BP_INTEGER_LOOP2(name##_i64, int64_t, uint64_t, int64_t, value)
 INTEGER_BINARY(add, (U)a + (U)b)
 INTEGER_BINARY(sub, (U)a - (U)b)
-INTEGER_BINARY(mul, (U)a * (U)b)
+INTEGER_BINARY(mul, (U)a *(U)b)
 INTEGER_BINARY(maximum, a > b ? a : b)
 INTEGER_BINARY(minimum, a < b ? a : b)
 /* The sign of b; b == -1 apart, because the least integer cannot be divided by it. */
 INTEGER_BINARY(mod, b == -1 ? 0 : a % b != 0 && ((a ^ b) < 0) ? a % b + b : a % b)
 
-#define RUN_ANY(name)                                                                                                  \
-    static bp_status name##_run(bp_call *call)                                                                         \
-    {                                                                                                                  \
-        const bp_dtype dtype = call->in[0]->m.dtype;                                                                   \
-        if (bp_is_float(dtype)) bp__run_binary(call, BP_BINARY_##name, 0);                                             \
-        else bp__elementwise(call->out[0], 2, call->in, dtype == BP_I32 ? name##_i32 : name##_i64, NULL);              \
-        return BP_OK;                                                                                                  \
+#define RUN_ANY(name)                                                                                    \
+    static bp_status name##_run(bp_call *call)                                                           \
+    {                                                                                                    \
+        const bp_dtype dtype = call->in[0]->m.dtype;                                                     \
+        if (bp_is_float(dtype))                                                                          \
+            bp__run_binary(call, BP_BINARY_##name, 0);                                                   \
+        else                                                                                             \
+            bp__elementwise(call->out[0], 2, call->in, dtype == BP_I32 ? name##_i32 : name##_i64, NULL); \
+        return BP_OK;                                                                                    \
     }
 RUN_ANY(add)
 RUN_ANY(sub)
@@ -91,7 +93,9 @@ static bp_status pow_run(bp_call *call)
     static const struct {
         double exponent;
         bp_unary_id kernel;
-    } easy[] = { { 1, BP_UNARY_copy }, { 2, BP_UNARY_square }, { 0.5, BP_UNARY_sqrt }, { -1, BP_UNARY_reciprocal }, { -0.5, BP_UNARY_rsqrt } };
+    } easy[] = {
+        { 1, BP_UNARY_copy }, { 2, BP_UNARY_square }, { 0.5, BP_UNARY_sqrt }, { -1, BP_UNARY_reciprocal }, { -0.5, BP_UNARY_rsqrt }
+    };
     const bp_tensor *b = call->in[1];
     if (bp_count(b) == 1) {
         const void *data = bp_data(b);
@@ -138,34 +142,47 @@ static bp_status mod_run(bp_call *call)
 
 static const bp_input a_b[] = { { "a", 0, "values" }, { "b", 0, "values; shapes broadcast as in NumPy" }, { 0 } };
 static const bp_case anywhere[] = {
-    { "2x3 2x3", "", 0, 0, 0 },   { "1 1", "", 0, 0, 0 },     { "2x3 s", "", 0, 0, 0 }, { "s 2x3", "", 0, 0, 0 }, { "4x1x3 2x1", "", 0, 0, 0 },
-    { "2x3' 2x3'", "", 0, 0, 0 }, { "5x4 5x1'", "", 0, 0, 0 }, { "0x3 3", "", 0, 0, 0 }, { 0 },
+    { "2x3 2x3", "", 0, 0, 0 },  { "1 1", "", 0, 0, 0 },       { "2x3 s", "", 0, 0, 0 },
+    { "s 2x3", "", 0, 0, 0 },    { "4x1x3 2x1", "", 0, 0, 0 }, { "2x3' 2x3'", "", 0, 0, 0 },
+    { "5x4 5x1'", "", 0, 0, 0 }, { "0x3 3", "", 0, 0, 0 },     { 0 },
 };
 static const bp_case away_from_zero[] = {
-    { "2x3 2x3", "", 0.4, 2, 0 },   { "1 1", "", 0.4, 2, 0 },      { "2x3 s", "", 0.4, 2, 0 }, { "s 2x3", "", 0.4, 2, 0 }, { "4x1x3 2x1", "", 0.4, 2, 0 },
-    { "2x3' 2x3'", "", 0.4, 2, 0 }, { "5x4 5x1'", "", 0.4, 2, 0 }, { "0x3 3", "", 0.4, 2, 0 }, { 0 },
+    { "2x3 2x3", "", 0.4, 2, 0 },  { "1 1", "", 0.4, 2, 0 },       { "2x3 s", "", 0.4, 2, 0 },
+    { "s 2x3", "", 0.4, 2, 0 },    { "4x1x3 2x1", "", 0.4, 2, 0 }, { "2x3' 2x3'", "", 0.4, 2, 0 },
+    { "5x4 5x1'", "", 0.4, 2, 0 }, { "0x3 3", "", 0.4, 2, 0 },     { 0 },
 };
 
-#define ROW(NAME, SUMMARY, DETAIL, FLAGS, PROMOTE, NEEDS_IN, CASES)                                                    \
-    const bp_op bp__op_##NAME = {                                                                                      \
-        .name = #NAME, .group = "elementwise", .summary = SUMMARY, .detail = DETAIL, .inputs = a_b, .n_out = 1,        \
-        .outputs = "y: the broadcast shape", .flags = BP_OP_STRIDED | BP_OP_INPLACE | BP_OP_METHOD | (FLAGS), .promote = PROMOTE, \
-        .needs_in = NEEDS_IN, .infer = bp_infer_broadcast, .run = NAME##_run, .gradient = NAME##_gradient, .cases = CASES, \
+#define ROW(NAME, SUMMARY, DETAIL, FLAGS, PROMOTE, NEEDS_IN, CASES)      \
+    const bp_op bp__op_##NAME = {                                        \
+        .name = #NAME,                                                   \
+        .group = "elementwise",                                          \
+        .summary = SUMMARY,                                              \
+        .detail = DETAIL,                                                \
+        .inputs = a_b,                                                   \
+        .n_out = 1,                                                      \
+        .outputs = "y: the broadcast shape",                             \
+        .flags = BP_OP_STRIDED | BP_OP_INPLACE | BP_OP_METHOD | (FLAGS), \
+        .promote = PROMOTE,                                              \
+        .needs_in = NEEDS_IN,                                            \
+        .infer = bp_infer_broadcast,                                     \
+        .run = NAME##_run,                                               \
+        .gradient = NAME##_gradient,                                     \
+        .cases = CASES,                                                  \
     };
 ROW(add, "the sum of two tensors, element by element", "y = a + b. Integers wrap around.", 0, BP_PROMOTE_COMMON, 0, anywhere)
 ROW(sub, "the difference of two tensors, element by element", "y = a - b. Integers wrap around.", 0, BP_PROMOTE_COMMON, 0, anywhere)
-ROW(mul, "the product of two tensors, element by element", "y = a b. Integers wrap around. For the matrix product see matmul.", 0, BP_PROMOTE_COMMON, 3,
-    anywhere)
-ROW(div, "the quotient of two tensors, element by element", "y = a / b, always in floats; x/0 is infinite, 0/0 is NaN.", 0, BP_PROMOTE_FLOAT, 3,
-    away_from_zero)
+ROW(mul, "the product of two tensors, element by element", "y = a b. Integers wrap around. For the matrix product see matmul.", 0,
+    BP_PROMOTE_COMMON, 3, anywhere)
+ROW(div, "the quotient of two tensors, element by element", "y = a / b, always in floats; x/0 is infinite, 0/0 is NaN.", 0,
+    BP_PROMOTE_FLOAT, 3, away_from_zero)
 ROW(pow, "one tensor to the power of another, element by element",
-    "y = a^b, always in floats; NaN for a < 0 unless b is a whole number. da = dy b a^(b-1), db = dy a^b log(a), 0 where a = 0.", 0, BP_PROMOTE_FLOAT, 3,
-    away_from_zero)
+    "y = a^b, always in floats; NaN for a < 0 unless b is a whole number. da = dy b a^(b-1), db = dy a^b log(a), 0 where a = 0.", 0,
+    BP_PROMOTE_FLOAT, 3, away_from_zero)
 ROW(mod, "the remainder of a division, element by element",
     "y = a - b floor(a / b): its sign is that of b, as Lua's % has it. For integers b = 0 is an error, for floats NaN.\n"
     "da = dy, db = -dy floor(a / b).",
     BP_OP_KINKED, BP_PROMOTE_COMMON, 3, away_from_zero)
-ROW(maximum, "the greater of two elements", "y = max(a, b); NaN in either wins. The greater one takes the gradient, equal ones half each.", BP_OP_KINKED,
-    BP_PROMOTE_COMMON, 3, anywhere)
-ROW(minimum, "the lesser of two elements", "y = min(a, b); NaN in either wins. The lesser one takes the gradient, equal ones half each.", BP_OP_KINKED,
-    BP_PROMOTE_COMMON, 3, anywhere)
+ROW(maximum, "the greater of two elements", "y = max(a, b); NaN in either wins. The greater one takes the gradient, equal ones half each.",
+    BP_OP_KINKED, BP_PROMOTE_COMMON, 3, anywhere)
+ROW(minimum, "the lesser of two elements", "y = min(a, b); NaN in either wins. The lesser one takes the gradient, equal ones half each.",
+    BP_OP_KINKED, BP_PROMOTE_COMMON, 3, anywhere)

@@ -6,8 +6,10 @@
 
 static const bp_input no_inputs[] = { { 0 } };
 
-#define DTYPE_OPTION                                                                                                   \
-    { .name = "dtype", .kind = BP_OPT_DTYPE, .def = BP_F32, .min = 1, .max = 0, .help = "of the result" }
+#define DTYPE_OPTION                                                                                      \
+    {                                                                                                     \
+        .name = "dtype", .kind = BP_OPT_DTYPE, .def = BP_F32, .min = 1, .max = 0, .help = "of the result" \
+    }
 
 /* Whether a dtype holds the value as it is; floats round. */
 static bool holds(bp_dtype dtype, double v)
@@ -46,18 +48,19 @@ static bp_status full_infer(bp_call *call)
     const bp_dtype dtype = (bp_dtype)call->args[2].as.i;
     if (bp_shape_count(shape->count, shape->as.list) < 0) {
         char text[200];
-        return bp_op_fail(call, BP_EINVAL, "shape %s has more elements than can be addressed", bp_shape_text(shape->count, shape->as.list, text));
+        return bp_op_fail(call, BP_EINVAL, "shape %s has more elements than can be addressed",
+                          bp_shape_text(shape->count, shape->as.list, text));
     }
     BP_TRY(need_holds(call, "value", call->args[1].as.f, dtype));
     bp_out(call, 0, dtype, shape->count, shape->as.list);
     return BP_OK;
 }
 
-#define FILL(name, T)                                                                                                  \
-    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                     \
-    {                                                                                                                  \
-        const T v = *(const T *)arg;                                                                                   \
-        for (int64_t i = 0; i < n; i++) ((T *)(void *)p[0])[i * s[0]] = v;                                             \
+#define FILL(name, T)                                                              \
+    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg) \
+    {                                                                              \
+        const T v = *(const T *)arg;                                               \
+        for (int64_t i = 0; i < n; i++) ((T *)(void *)p[0])[i * s[0]] = v;         \
     }
 FILL(fill_1, uint8_t)
 FILL(fill_4, uint32_t)
@@ -78,7 +81,12 @@ const bp_op bp__op_full = {
     .group = "creation",
     .summary = "a tensor of one value",
     .inputs = no_inputs,
-    .options = (const bp_option[]){ { .name = "shape", .kind = BP_OPT_INTS, .min = 0, .max = 0x1p62, .required = true, .help = "of the result; {} for a single number" },
+    .options = (const bp_option[]){ { .name = "shape",
+                                      .kind = BP_OPT_INTS,
+                                      .min = 0,
+                                      .max = 0x1p62,
+                                      .required = true,
+                                      .help = "of the result; {} for a single number" },
                                     { .name = "value", .kind = BP_OPT_FLOAT, .def = 0, .min = 1, .max = 0, .help = "of every element" },
                                     DTYPE_OPTION,
                                     { 0 } },
@@ -88,7 +96,10 @@ const bp_op bp__op_full = {
     .promote = BP_PROMOTE_NONE,
     .infer = full_infer,
     .run = full_run,
-    .cases = (const bp_case[]){ { "", "shape=2,3 value=1.5", 0, 0, 0 }, { "", "shape=0,3", 0, 0, 0 }, { "", "shape=4 value=7 dtype=i64", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "", "shape=2,3 value=1.5", 0, 0, 0 },
+                                { "", "shape=0,3", 0, 0, 0 },
+                                { "", "shape=4 value=7 dtype=i64", 0, 0, 0 },
+                                { 0 } },
 };
 
 /* ---- arange ---- */
@@ -98,9 +109,11 @@ static bp_status arange_infer(bp_call *call)
     const double start = call->args[0].as.f, stop = call->args[1].as.f, step = call->args[2].as.f;
     const bp_dtype dtype = (bp_dtype)call->args[3].as.i;
     if (step == 0 || !isfinite(step) || !isfinite(start) || !isfinite(stop))
-        return bp_op_fail(call, BP_EINVAL, "start %g, stop %g, step %g; finite numbers and a step other than 0 are expected", start, stop, step);
+        return bp_op_fail(call, BP_EINVAL, "start %g, stop %g, step %g; finite numbers and a step other than 0 are expected", start, stop,
+                          step);
     const double n = ceil((stop - start) / step);
-    if (n > 0x1p40) return bp_op_fail(call, BP_EINVAL, "start %g, stop %g, step %g give %g elements, more than can be addressed", start, stop, step, n);
+    if (n > 0x1p40)
+        return bp_op_fail(call, BP_EINVAL, "start %g, stop %g, step %g give %g elements, more than can be addressed", start, stop, step, n);
     const int64_t count = n > 0 ? (int64_t)n : 0;
     if (count > 0) {
         BP_TRY(need_holds(call, "the first element", start, dtype));
@@ -127,8 +140,18 @@ const bp_op bp__op_arange = {
     .detail = "y_i = start + i step for as long as it does not reach stop; each is rounded once.",
     .inputs = no_inputs,
     .options = (const bp_option[]){ { .name = "start", .kind = BP_OPT_FLOAT, .def = 0, .min = 1, .max = 0, .help = "the first element" },
-                                    { .name = "stop", .kind = BP_OPT_FLOAT, .min = 1, .max = 0, .required = true, .help = "where to end, itself left out" },
-                                    { .name = "step", .kind = BP_OPT_FLOAT, .def = 1, .min = 1, .max = 0, .help = "from one element to the next; may be negative" },
+                                    { .name = "stop",
+                                      .kind = BP_OPT_FLOAT,
+                                      .min = 1,
+                                      .max = 0,
+                                      .required = true,
+                                      .help = "where to end, itself left out" },
+                                    { .name = "step",
+                                      .kind = BP_OPT_FLOAT,
+                                      .def = 1,
+                                      .min = 1,
+                                      .max = 0,
+                                      .help = "from one element to the next; may be negative" },
                                     DTYPE_OPTION,
                                     { 0 } },
     .n_out = 1,
@@ -137,7 +160,10 @@ const bp_op bp__op_arange = {
     .promote = BP_PROMOTE_NONE,
     .infer = arange_infer,
     .run = arange_run,
-    .cases = (const bp_case[]){ { "", "stop=5", 0, 0, 0 }, { "", "start=3 stop=-1 step=-0.5", 0, 0, 0 }, { "", "start=2 stop=2 dtype=i64", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "", "stop=5", 0, 0, 0 },
+                                { "", "start=3 stop=-1 step=-0.5", 0, 0, 0 },
+                                { "", "start=2 stop=2 dtype=i64", 0, 0, 0 },
+                                { 0 } },
 };
 
 /* ---- eye ---- */
@@ -168,8 +194,18 @@ const bp_op bp__op_eye = {
     .summary = "a matrix with ones on its diagonal",
     .detail = "y[i, j] = 1 where i = j, else 0",
     .inputs = no_inputs,
-    .options = (const bp_option[]){ { .name = "n", .kind = BP_OPT_INT, .min = 0, .max = 0x1p62, .required = true, .help = "number of rows" },
-                                    { .name = "m", .kind = BP_OPT_INT, .def = -1, .min = -1, .max = 0x1p62, .help = "number of columns; -1: as many as rows" },
+    .options = (const bp_option[]){ { .name = "n",
+                                      .kind = BP_OPT_INT,
+                                      .min = 0,
+                                      .max = 0x1p62,
+                                      .required = true,
+                                      .help = "number of rows" },
+                                    { .name = "m",
+                                      .kind = BP_OPT_INT,
+                                      .def = -1,
+                                      .min = -1,
+                                      .max = 0x1p62,
+                                      .help = "number of columns; -1: as many as rows" },
                                     DTYPE_OPTION,
                                     { 0 } },
     .n_out = 1,

@@ -14,17 +14,17 @@ typedef struct job {
 } job;
 
 /* Sums are carried in A, which is wider than the result where that is f32. */
-#define SCAN(name, T, R, A)                                                                                            \
-    static void name(int64_t r, int64_t inner, int64_t columns, const void *x_, void *y_)                              \
-    {                                                                                                                  \
-        const T *x = (const T *)x_;                                                                                    \
-        R *y = (R *)y_;                                                                                                \
-        A sum[COLUMNS] = { 0 };                                                                                        \
-        for (int64_t i = 0; i < r; i++, x += inner, y += inner)                                                        \
-            for (int64_t j = 0; j < columns; j++) {                                                                    \
-                sum[j] += (A)x[j];                                                                                     \
-                y[j] = (R)sum[j];                                                                                      \
-            }                                                                                                          \
+#define SCAN(name, T, R, A)                                                               \
+    static void name(int64_t r, int64_t inner, int64_t columns, const void *x_, void *y_) \
+    {                                                                                     \
+        const T *x = (const T *)x_;                                                       \
+        R *y = (R *)y_;                                                                   \
+        A sum[COLUMNS] = { 0 };                                                           \
+        for (int64_t i = 0; i < r; i++, x += inner, y += inner)                           \
+            for (int64_t j = 0; j < columns; j++) {                                       \
+                sum[j] += (A)x[j];                                                        \
+                y[j] = (R)sum[j];                                                         \
+            }                                                                             \
     }
 SCAN(scan_f32, float, float, double)
 SCAN(scan_f64, double, double, double)
@@ -57,8 +57,13 @@ static bp_status cumsum_run(bp_call *call)
     int64_t outer = 1;
     int axis;
     BP_TRY(bp_shape_axis(call->ctx, call->op->name, call->args[0].as.i, x->m.ndim, &axis));
-    job j = { .fn = scans[x->m.dtype], .r = x->m.shape[axis], .inner = 1, .x_size = bp_dtype_size(x->m.dtype),
-              .y_size = bp_dtype_size(y->m.dtype), .x = bp_data(x), .y = bp_data(y) };
+    job j = { .fn = scans[x->m.dtype],
+              .r = x->m.shape[axis],
+              .inner = 1,
+              .x_size = bp_dtype_size(x->m.dtype),
+              .y_size = bp_dtype_size(y->m.dtype),
+              .x = bp_data(x),
+              .y = bp_data(y) };
     for (int i = 0; i < axis; i++) outer *= x->m.shape[i];
     for (int i = axis + 1; i < x->m.ndim; i++) j.inner *= x->m.shape[i];
     j.pieces = (j.inner + COLUMNS - 1) / COLUMNS;
@@ -80,8 +85,13 @@ const bp_op bp__op_cumsum = {
     .summary = "running sums along a dimension",
     .detail = "y[i] = x[first] + ... + x[i] along axis. Integers and bool are summed in i64.",
     .inputs = (const bp_input[]){ { "x", 0, "values of any shape" }, { 0 } },
-    .options = (const bp_option[]){
-        { .name = "axis", .kind = BP_OPT_AXIS, .min = 1, .max = 0, .required = true, .help = "the dimension to sum along" }, { 0 } },
+    .options = (const bp_option[]){ { .name = "axis",
+                                      .kind = BP_OPT_AXIS,
+                                      .min = 1,
+                                      .max = 0,
+                                      .required = true,
+                                      .help = "the dimension to sum along" },
+                                    { 0 } },
     .n_out = 1,
     .outputs = "y: the shape of x",
     .flags = BP_OP_METHOD,

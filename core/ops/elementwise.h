@@ -27,31 +27,31 @@ void bp__run_compare(bp_call *call, bp_compare_id kernel);
 
 /* Loops over both integer dtypes that promotion leaves: defines NAME_i32 and NAME_i64, each a bp_run_fn. Arithmetic wraps around: U is the
  * unsigned type to write it in. */
-#define BP_INTEGER_LOOP1(name, T, UNSIGNED, value)                                                                     \
-    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                     \
-    {                                                                                                                  \
-        typedef UNSIGNED U;                                                                                            \
-        (void)arg;                                                                                                     \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            const T x = ((const T *)(const void *)p[1])[i * s[1]];                                                     \
-            ((T *)(void *)p[0])[i * s[0]] = (T)(value);                                                                \
-        }                                                                                                              \
-        (void)sizeof(U);                                                                                               \
+#define BP_INTEGER_LOOP1(name, T, UNSIGNED, value)                                 \
+    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg) \
+    {                                                                              \
+        typedef UNSIGNED U;                                                        \
+        (void)arg;                                                                 \
+        for (int64_t i = 0; i < n; i++) {                                          \
+            const T x = ((const T *)(const void *)p[1])[i * s[1]];                 \
+            ((T *)(void *)p[0])[i * s[0]] = (T)(value);                            \
+        }                                                                          \
+        (void)sizeof(U);                                                           \
     }
-#define BP_INTEGER_UNARY(name, value)                                                                                  \
-    BP_INTEGER_LOOP1(name##_i32, int32_t, uint32_t, value)                                                             \
+#define BP_INTEGER_UNARY(name, value)                      \
+    BP_INTEGER_LOOP1(name##_i32, int32_t, uint32_t, value) \
     BP_INTEGER_LOOP1(name##_i64, int64_t, uint64_t, value)
 /* R is the type of the result: T, or uint8_t for truth. */
-#define BP_INTEGER_LOOP2(name, T, UNSIGNED, R, value)                                                                  \
-    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                     \
-    {                                                                                                                  \
-        typedef UNSIGNED U;                                                                                            \
-        (void)arg;                                                                                                     \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            const T a = ((const T *)(const void *)p[1])[i * s[1]], b = ((const T *)(const void *)p[2])[i * s[2]];      \
-            ((R *)(void *)p[0])[i * s[0]] = (R)(value);                                                                \
-        }                                                                                                              \
-        (void)sizeof(U);                                                                                               \
+#define BP_INTEGER_LOOP2(name, T, UNSIGNED, R, value)                                                             \
+    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                \
+    {                                                                                                             \
+        typedef UNSIGNED U;                                                                                       \
+        (void)arg;                                                                                                \
+        for (int64_t i = 0; i < n; i++) {                                                                         \
+            const T a = ((const T *)(const void *)p[1])[i * s[1]], b = ((const T *)(const void *)p[2])[i * s[2]]; \
+            ((R *)(void *)p[0])[i * s[0]] = (R)(value);                                                           \
+        }                                                                                                         \
+        (void)sizeof(U);                                                                                          \
     }
 
 /* ---- for gradients: t times, plus a number ---- */

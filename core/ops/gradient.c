@@ -66,7 +66,9 @@ bp_tensor *bp_g_number(bp_grad *g, bp_tensor *like, double value)
     bool paused = bp_pause_capture(g->ctx, true);
     g->status = bp_tensor_scalar(g->ctx, like->m.dtype, value, &t);
     bp_pause_capture(g->ctx, paused);
-    return g->status == BP_OK ? keep(g, t) : NULL;
+    if (g->status != BP_OK) return NULL;
+    t->storage->constant = true;
+    return keep(g, t);
 }
 
 bp_tensor *bp_g_unbroadcast(bp_grad *g, bp_tensor *t, bp_tensor *like)

@@ -7,7 +7,10 @@
 
 /* ---- shared ---- */
 
-static bp_status axis_of(bp_call *call, const bp_meta *x, int *axis) { return bp_shape_axis(call->ctx, call->op->name, call->args[0].as.i, x->ndim, axis); }
+static bp_status axis_of(bp_call *call, const bp_meta *x, int *axis)
+{
+    return bp_shape_axis(call->ctx, call->op->name, call->args[0].as.i, x->ndim, axis);
+}
 
 /* bool is a mask, not a position. */
 static bp_status need_positions(bp_call *call, int i)
@@ -28,8 +31,8 @@ typedef struct job {
     bp_ctx *ctx;
     bp_dtype dtype;
     int64_t outer, n, count, inner;
-    const int64_t *index;           /* [count], or [outer][count][inner] for gather */
-    int64_t per, piece, pieces;     /* rows per chunk; columns per chunk, chunks per row */
+    const int64_t *index;       /* [count], or [outer][count][inner] for gather */
+    int64_t per, piece, pieces; /* rows per chunk; columns per chunk, chunks per row */
     const char *from;
     char *to;
 } job;
@@ -43,7 +46,8 @@ static void sizes(job *j, const bp_meta *x, int axis)
 }
 
 static const bp_option axis_options[] = {
-    { .name = "axis", .kind = BP_OPT_AXIS, .def = 0, .min = 1, .max = 0, .help = "the dimension to choose along" }, { 0 },
+    { .name = "axis", .kind = BP_OPT_AXIS, .def = 0, .min = 1, .max = 0, .help = "the dimension to choose along" },
+    { 0 },
 };
 static const bp_option grad_options[] = {
     { .name = "axis", .kind = BP_OPT_AXIS, .def = 0, .min = 1, .max = 0, .help = "the dimension that was chosen along" },
@@ -78,7 +82,8 @@ static bp_status take_infer(bp_call *call)
     for (int i = axis + 1; i < x->ndim; i++) shape[ndim++] = x->shape[i];
     char a[200], b[200];
     if (ndim > BP_MAX_DIMS || bp_shape_count(ndim, shape) < 0)
-        return bp_op_fail(call, BP_EINVAL, "'x' of shape %s and 'index' of shape %s give a result too large: at most %d dimensions are possible",
+        return bp_op_fail(call, BP_EINVAL,
+                          "'x' of shape %s and 'index' of shape %s give a result too large: at most %d dimensions are possible",
                           bp_shape_text(x->ndim, x->shape, a), bp_shape_text(index->ndim, index->shape, b), BP_MAX_DIMS);
     bp_out(call, 0, x->dtype, ndim, shape);
     return BP_OK;
@@ -93,9 +98,12 @@ static void take_chunk(void *arg, int64_t number, int worker)
     for (int64_t i = first; i < end; i++) {
         const char *from = j->from + (size_t)(i / j->count * j->n + j->index[i % j->count]) * row;
         char *to = j->to + (size_t)i * row;
-        if (row == 4) memcpy(to, from, 4);
-        else if (row == 8) memcpy(to, from, 8);
-        else memcpy(to, from, row);
+        if (row == 4)
+            memcpy(to, from, 4);
+        else if (row == 8)
+            memcpy(to, from, 8);
+        else
+            memcpy(to, from, row);
     }
 }
 
@@ -152,8 +160,8 @@ static bp_status take_grad_infer(bp_call *call)
     for (int i = 0; i < index->ndim && fits; i++) fits = dy->shape[axis + i] == index->shape[i];
     if (!fits) {
         char a[200], b[200];
-        return bp_op_fail(call, BP_EINVAL, "'dy' has shape %s, in which the shape of 'index', %s, must stand at axis", bp_shape_text(dy->ndim, dy->shape, a),
-                          bp_shape_text(index->ndim, index->shape, b));
+        return bp_op_fail(call, BP_EINVAL, "'dy' has shape %s, in which the shape of 'index', %s, must stand at axis",
+                          bp_shape_text(dy->ndim, dy->shape, a), bp_shape_text(index->ndim, index->shape, b));
     }
     for (int i = 0; i < axis; i++) shape[ndim++] = dy->shape[i];
     shape[ndim++] = call->args[1].as.i;
@@ -171,7 +179,8 @@ static void take_grad_chunk(void *arg, int64_t number, int worker)
 {
     const job *j = (const job *)arg;
     const bp_kernels *k = bp_kernels_of(j->ctx, j->dtype);
-    const int64_t o = number / j->pieces, column = number % j->pieces * j->piece, columns = j->inner - column < j->piece ? j->inner - column : j->piece;
+    const int64_t o = number / j->pieces, column = number % j->pieces * j->piece,
+                  columns = j->inner - column < j->piece ? j->inner - column : j->piece;
     const size_t size = bp_dtype_size(j->dtype);
     (void)worker;
     for (int64_t i = 0; i < j->n; i++) memset(j->to + (size_t)((o * j->n + i) * j->inner + column) * size, 0, (size_t)columns * size);
@@ -233,8 +242,9 @@ static bp_status gather_shape(bp_call *call, int64_t *shape, int *axis)
     for (int i = 0; i < x->ndim && fits; i++) fits = i == *axis || x->shape[i] == index->shape[i];
     if (!fits) {
         char a[200], b[200];
-        return bp_op_fail(call, BP_EINVAL, "'%s' has shape %s and 'index' %s; all sizes but that of dimension %d must be equal", call->op->inputs[0].name,
-                          bp_shape_text(x->ndim, x->shape, a), bp_shape_text(index->ndim, index->shape, b), *axis + call->ctx->base);
+        return bp_op_fail(call, BP_EINVAL, "'%s' has shape %s and 'index' %s; all sizes but that of dimension %d must be equal",
+                          call->op->inputs[0].name, bp_shape_text(x->ndim, x->shape, a), bp_shape_text(index->ndim, index->shape, b),
+                          *axis + call->ctx->base);
     }
     memcpy(shape, index->shape, sizeof(int64_t) * (size_t)index->ndim);
     return BP_OK;
@@ -252,13 +262,13 @@ static bp_status gather_infer(bp_call *call)
 /* Element e of [outer][count][inner], and the place in [outer][n][inner] that its index names. */
 static inline int64_t place(const job *j, int64_t e) { return (e / (j->count * j->inner) * j->n + j->index[e]) * j->inner + e % j->inner; }
 
-#define GATHER(name, T)                                                                                                \
-    static void name(void *arg, int64_t number, int worker)                                                            \
-    {                                                                                                                  \
-        const job *j = (const job *)arg;                                                                               \
+#define GATHER(name, T)                                                                                                                 \
+    static void name(void *arg, int64_t number, int worker)                                                                             \
+    {                                                                                                                                   \
+        const job *j = (const job *)arg;                                                                                                \
         const int64_t first = number * j->per, all = j->outer * j->count * j->inner, end = all - first < j->per ? all : first + j->per; \
-        (void)worker;                                                                                                  \
-        for (int64_t e = first; e < end; e++) ((T *)(void *)j->to)[e] = ((const T *)(const void *)j->from)[place(j, e)]; \
+        (void)worker;                                                                                                                   \
+        for (int64_t e = first; e < end; e++) ((T *)(void *)j->to)[e] = ((const T *)(const void *)j->from)[place(j, e)];                \
     }
 GATHER(gather_1, uint8_t)
 GATHER(gather_4, uint32_t)
@@ -311,7 +321,8 @@ static bp_status gather_grad_infer(bp_call *call)
     BP_TRY(gather_shape(call, shape, &axis));
     BP_TRY(bp_need_shape(call, 0, call->in[1]->m.ndim, call->in[1]->m.shape));
     shape[axis] = call->args[1].as.i;
-    if (bp_shape_count(call->in[0]->m.ndim, shape) < 0) return bp_op_fail(call, BP_EINVAL, "size %lld is too large", (long long)shape[axis]);
+    if (bp_shape_count(call->in[0]->m.ndim, shape) < 0)
+        return bp_op_fail(call, BP_EINVAL, "size %lld is too large", (long long)shape[axis]);
     bp_out(call, 0, call->in[0]->m.dtype, call->in[0]->m.ndim, shape);
     return BP_OK;
 }
@@ -324,8 +335,10 @@ static void gather_grad_chunk(void *arg, int64_t o, int worker)
     (void)worker;
     memset(j->to + (size_t)o * slab, 0, slab);
     for (int64_t e = o * j->count * j->inner; e < (o + 1) * j->count * j->inner; e++) {
-        if (j->dtype == BP_F32) ((float *)(void *)j->to)[place(j, e)] += ((const float *)(const void *)j->from)[e];
-        else ((double *)(void *)j->to)[place(j, e)] += ((const double *)(const void *)j->from)[e];
+        if (j->dtype == BP_F32)
+            ((float *)(void *)j->to)[place(j, e)] += ((const float *)(const void *)j->from)[e];
+        else
+            ((double *)(void *)j->to)[place(j, e)] += ((const double *)(const void *)j->from)[e];
     }
 }
 

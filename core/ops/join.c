@@ -13,13 +13,17 @@ static bp_tensor part(const bp_tensor *t, int axis, int64_t start, int64_t count
     return v;
 }
 
-static bp_status axis_of(bp_call *call, int ndim, int *axis) { return bp_shape_axis(call->ctx, call->op->name, call->args[0].as.i, ndim, axis); }
+static bp_status axis_of(bp_call *call, int ndim, int *axis)
+{
+    return bp_shape_axis(call->ctx, call->op->name, call->args[0].as.i, ndim, axis);
+}
 
 static bp_status need_dtype(bp_call *call, int i)
 {
     const bp_dtype first = call->in[0]->m.dtype, dtype = call->in[i]->m.dtype;
     if (dtype == first) return BP_OK;
-    return bp_op_fail(call, BP_EINVAL, "tensor %d is %s but the first is %s; cast one of them", i + 1, bp_dtype_name(dtype), bp_dtype_name(first));
+    return bp_op_fail(call, BP_EINVAL, "tensor %d is %s but the first is %s; cast one of them", i + 1, bp_dtype_name(dtype),
+                      bp_dtype_name(first));
 }
 
 static const bp_input tensors[] = { { "tensors", BP_IN_VARIADIC, "one or more, of one dtype" }, { 0 } };
@@ -38,8 +42,9 @@ static bp_status concat_infer(bp_call *call)
         for (int k = 0; k < m.ndim && fits; k++) fits = k == axis || t->shape[k] == m.shape[k];
         if (!fits) {
             char a[200], b[200];
-            return bp_op_fail(call, BP_EINVAL, "tensor %d has shape %s and the first %s; all sizes but that of dimension %d must be equal", i + 1,
-                              bp_shape_text(t->ndim, t->shape, a), bp_shape_text(m.ndim, call->in[0]->m.shape, b), axis + call->ctx->base);
+            return bp_op_fail(call, BP_EINVAL, "tensor %d has shape %s and the first %s; all sizes but that of dimension %d must be equal",
+                              i + 1, bp_shape_text(t->ndim, t->shape, a), bp_shape_text(m.ndim, call->in[0]->m.shape, b),
+                              axis + call->ctx->base);
         }
         m.shape[axis] += t->shape[axis];
     }
@@ -80,7 +85,13 @@ const bp_op bp__op_concat = {
     .summary = "tensors one after the other along a dimension",
     .detail = "All sizes but that of the dimension are equal; its sizes add up.",
     .inputs = tensors,
-    .options = (const bp_option[]){ { .name = "axis", .kind = BP_OPT_AXIS, .def = 0, .min = 1, .max = 0, .help = "the dimension to join along" }, { 0 } },
+    .options = (const bp_option[]){ { .name = "axis",
+                                      .kind = BP_OPT_AXIS,
+                                      .def = 0,
+                                      .min = 1,
+                                      .max = 0,
+                                      .help = "the dimension to join along" },
+                                    { 0 } },
     .n_out = 1,
     .outputs = "y: like the inputs, longer along axis",
     .flags = BP_OP_STRIDED,
@@ -102,7 +113,8 @@ static bp_status stack_infer(bp_call *call)
     const bp_meta *first = &call->in[0]->m;
     int64_t shape[BP_MAX_DIMS + 1];
     int axis;
-    if (first->ndim == BP_MAX_DIMS) return bp_op_fail(call, BP_EINVAL, "the tensors have %d dimensions already, the most there can be", BP_MAX_DIMS);
+    if (first->ndim == BP_MAX_DIMS)
+        return bp_op_fail(call, BP_EINVAL, "the tensors have %d dimensions already, the most there can be", BP_MAX_DIMS);
     BP_TRY(axis_of(call, first->ndim + 1, &axis));
     for (int i = 1; i < call->n_in; i++) {
         const bp_meta *t = &call->in[i]->m;
@@ -145,8 +157,13 @@ const bp_op bp__op_stack = {
     .summary = "tensors of one shape beside each other along a new dimension",
     .detail = "y[.., i, ..] = tensor i",
     .inputs = tensors,
-    .options = (const bp_option[]){
-        { .name = "axis", .kind = BP_OPT_AXIS, .def = 0, .min = 1, .max = 0, .help = "where the new dimension stands in the result" }, { 0 } },
+    .options = (const bp_option[]){ { .name = "axis",
+                                      .kind = BP_OPT_AXIS,
+                                      .def = 0,
+                                      .min = 1,
+                                      .max = 0,
+                                      .help = "where the new dimension stands in the result" },
+                                    { 0 } },
     .n_out = 1,
     .outputs = "y: one dimension more, its size the number of tensors",
     .flags = BP_OP_STRIDED,
@@ -154,8 +171,12 @@ const bp_op bp__op_stack = {
     .infer = stack_infer,
     .run = stack_run,
     .gradient = stack_gradient,
-    .cases = (const bp_case[]){
-        { "2x3 2x3", "", 0, 0, 0 }, { "2x3 2x3' 2x3", "axis=1", 0, 0, 0 }, { "s s", "", 0, 0, 0 }, { "1", "axis=-1", 0, 0, 0 }, { "0x2 0x2", "axis=1", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "2x3 2x3", "", 0, 0, 0 },
+                                { "2x3 2x3' 2x3", "axis=1", 0, 0, 0 },
+                                { "s s", "", 0, 0, 0 },
+                                { "1", "axis=-1", 0, 0, 0 },
+                                { "0x2 0x2", "axis=1", 0, 0, 0 },
+                                { 0 } },
 };
 
 /* ---- slice_grad ---- */
@@ -206,11 +227,17 @@ const bp_op bp__op_slice_grad = {
     .summary = "gradient of slice: zeros with dy at the positions that the slice took",
     .detail = "dx[.., start + i step, ..] = dy[.., i, ..], elsewhere 0",
     .inputs = (const bp_input[]){ { "dy", 0, "gradient of the slice" }, { 0 } },
-    .options = (const bp_option[]){ { .name = "axis", .kind = BP_OPT_AXIS, .min = 1, .max = 0, .required = true, .help = "the dimension" },
-                                    { .name = "start", .kind = BP_OPT_INDEX, .def = 0, .min = 0, .max = 0x1p62, .help = "the first position" },
-                                    { .name = "step", .kind = BP_OPT_INT, .def = 1, .min = 1, .max = 0x1p62, .help = "from one position to the next" },
-                                    { .name = "size", .kind = BP_OPT_INT, .min = 0, .max = 0x1p62, .required = true, .help = "of the dimension in dx" },
-                                    { 0 } },
+    .options = (const bp_option
+                    []){ { .name = "axis", .kind = BP_OPT_AXIS, .min = 1, .max = 0, .required = true, .help = "the dimension" },
+                         { .name = "start", .kind = BP_OPT_INDEX, .def = 0, .min = 0, .max = 0x1p62, .help = "the first position" },
+                         { .name = "step", .kind = BP_OPT_INT, .def = 1, .min = 1, .max = 0x1p62, .help = "from one position to the next" },
+                         { .name = "size",
+                           .kind = BP_OPT_INT,
+                           .min = 0,
+                           .max = 0x1p62,
+                           .required = true,
+                           .help = "of the dimension in dx" },
+                         { 0 } },
     .n_out = 1,
     .outputs = "dx: like dy, of `size` along axis",
     .flags = BP_OP_INTERNAL,
@@ -261,7 +288,12 @@ const bp_op bp__op_flip = {
     .summary = "dimensions turned round",
     .detail = "y[.., i, ..] = x[.., n - 1 - i, ..], i counted from 0",
     .inputs = (const bp_input[]){ { "x", 0, "values of any shape" }, { 0 } },
-    .options = (const bp_option[]){ { .name = "axes", .kind = BP_OPT_AXES, .min = 1, .max = 0, .help = "the dimensions to turn; left out: all" }, { 0 } },
+    .options = (const bp_option[]){ { .name = "axes",
+                                      .kind = BP_OPT_AXES,
+                                      .min = 1,
+                                      .max = 0,
+                                      .help = "the dimensions to turn; left out: all" },
+                                    { 0 } },
     .n_out = 1,
     .outputs = "y: like x",
     .flags = BP_OP_STRIDED | BP_OP_METHOD,
@@ -269,6 +301,10 @@ const bp_op bp__op_flip = {
     .infer = flip_infer,
     .run = flip_run,
     .gradient = flip_gradient,
-    .cases = (const bp_case[]){
-        { "2x3", "axes=1", 0, 0, 0 }, { "2x3x4'", "", 0, 0, 0 }, { "1", "axes=0", 0, 0, 0 }, { "2x3x2", "axes=0,-1", 0, 0, 0 }, { "0x3", "axes=0", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "2x3", "axes=1", 0, 0, 0 },
+                                { "2x3x4'", "", 0, 0, 0 },
+                                { "1", "axes=0", 0, 0, 0 },
+                                { "2x3x2", "axes=0,-1", 0, 0, 0 },
+                                { "0x3", "axes=0", 0, 0, 0 },
+                                { 0 } },
 };

@@ -33,22 +33,22 @@ static bp_status linear_run(bp_call *call)
 {
     const bp_tensor *x = call->in[0], *w = call->in[1], *b = call->in[2], *y = call->out[0];
     const int64_t in = w->m.shape[0], out = w->m.shape[1];
-    bp_product p = {
-        .dtype = y->m.dtype,
-        .one = { .m = rows_of(x),
-                 .n = out,
-                 .k = in,
-                 .a = bp_data(x),
-                 .a_row = in,
-                 .a_col = 1,
-                 .b = bp_data(w),
-                 .b_row = out,
-                 .b_col = 1,
-                 .c = bp_data(y),
-                 .c_row = out,
-                 .bias = b ? bp_data(b) : NULL,
-                 .act = (bp_act)call->args[ACTIVATION].as.i },
-    };
+    bp_product p;
+    p.dtype = y->m.dtype;
+    p.ndim = 0;
+    p.one = (bp_gemm){ .m = rows_of(x),
+                       .n = out,
+                       .k = in,
+                       .a = bp_data(x),
+                       .a_row = in,
+                       .a_col = 1,
+                       .b = bp_data(w),
+                       .b_row = out,
+                       .b_col = 1,
+                       .c = bp_data(y),
+                       .c_row = out,
+                       .bias = b ? bp_data(b) : NULL,
+                       .act = (bp_act)call->args[ACTIVATION].as.i };
     return bp__product(call->ctx, &p);
 }
 

@@ -8,10 +8,12 @@ static bp_status masked_select_infer(bp_call *call)
     const bp_tensor *mask = call->in[1];
     int64_t count = 0;
     if (mask->m.dtype != BP_BOOL)
-        return bp_op_fail(call, BP_EINVAL, "'mask' is %s; bool is expected: compare first, for instance x:gt(0)", bp_dtype_name(mask->m.dtype));
+        return bp_op_fail(call, BP_EINVAL, "'mask' is %s; bool is expected: compare first, for instance x:gt(0)",
+                          bp_dtype_name(mask->m.dtype));
     BP_TRY(bp_need_shape(call, 1, call->in[0]->m.ndim, call->in[0]->m.shape));
     if (call->ctx->capture_id)
-        return bp_op_fail(call, BP_ESTATE, "the result's size depends on values, which a captured step cannot follow; multiply by the mask or use where");
+        return bp_op_fail(call, BP_ESTATE,
+                          "the result's size depends on values, which a captured step cannot follow; multiply by the mask or use where");
     const uint8_t *m = (const uint8_t *)bp_data(mask);
     for (int64_t i = 0, n = bp_count(mask); i < n; i++) count += m[i] != 0;
     bp_out(call, 0, call->in[0]->m.dtype, 1, &count);
@@ -59,5 +61,9 @@ const bp_op bp__op_masked_select = {
     .infer = masked_select_infer,
     .run = masked_select_run,
     .gradient = masked_select_gradient,
-    .cases = (const bp_case[]){ { "2x3 bool:2x3", "", 0, 0, 0 }, { "4x5' bool:4x5", "", 0, 0, 0 }, { "1 bool:1", "", 0, 0, 0 }, { "0 bool:0", "", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "2x3 bool:2x3", "", 0, 0, 0 },
+                                { "4x5' bool:4x5", "", 0, 0, 0 },
+                                { "1 bool:1", "", 0, 0, 0 },
+                                { "0 bool:0", "", 0, 0, 0 },
+                                { 0 } },
 };

@@ -26,7 +26,6 @@ static bp_status look_at(bp_call *call, look *l)
 {
     const bp_meta *a = &call->in[0]->m, *b = &call->in[1]->m;
     char ta[200], tb[200];
-    memset(l, 0, sizeof *l);
     if (a->ndim == 0 || b->ndim == 0)
         return bp_op_fail(call, BP_EINVAL, "a is %s and b is %s; both need at least one dimension; multiply by a number with mul",
                           bp_shape_text(a->ndim, a->shape, ta), bp_shape_text(b->ndim, b->shape, tb));
@@ -62,7 +61,7 @@ static bp_status matmul_infer(bp_call *call)
     int64_t shape[BP_MAX_DIMS + 2];
     BP_TRY(look_at(call, &l));
     int ndim = l.batch_ndim;
-    memcpy(shape, l.batch, sizeof l.batch);
+    memcpy(shape, l.batch, sizeof *shape * (size_t)ndim);
     if (!l.a_vector) shape[ndim++] = l.m;
     if (!l.b_vector) shape[ndim++] = l.n;
     if (ndim > BP_MAX_DIMS)
@@ -91,24 +90,25 @@ static bp_status matmul_run(bp_call *call)
     look l;
     BP_TRY(look_at(call, &l));
     fold_batch(&l);
-    bp_product p = {
-        .dtype = call->out[0]->m.dtype,
-        .one = { .m = l.m,
-                 .n = l.n,
-                 .k = l.k,
-                 .a = bp_data(call->in[0]),
-                 .a_row = l.a_row,
-                 .a_col = l.a_col,
-                 .b = bp_data(call->in[1]),
-                 .b_row = l.b_row,
-                 .b_col = l.b_col,
-                 .c = bp_data(call->out[0]),
-                 .c_row = l.n },
-        .ndim = l.batch_ndim,
-    };
-    memcpy(p.shape, l.batch, sizeof p.shape);
-    memcpy(p.a_stride, l.a_stride, sizeof p.a_stride);
-    memcpy(p.b_stride, l.b_stride, sizeof p.b_stride);
+    bp_product p; /* of the batch only what there is is filled in */
+    p.dtype = call->out[0]->m.dtype;
+    p.one = (bp_gemm){ .m = l.m,
+                       .n = l.n,
+                       .k = l.k,
+                       .a = bp_data(call->in[0]),
+                       .a_row = l.a_row,
+                       .a_col = l.a_col,
+                       .b = bp_data(call->in[1]),
+                       .b_row = l.b_row,
+                       .b_col = l.b_col,
+                       .c = bp_data(call->out[0]),
+                       .c_row = l.n };
+    p.ndim = l.batch_ndim;
+    for (int d = 0; d < p.ndim; d++) {
+        p.shape[d] = l.batch[d];
+        p.a_stride[d] = l.a_stride[d];
+        p.b_stride[d] = l.b_stride[d];
+    }
     return bp__product(call->ctx, &p);
 }
 

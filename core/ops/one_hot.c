@@ -13,8 +13,8 @@ static bp_status one_hot_infer(bp_call *call)
     shape[labels->ndim] = call->args[0].as.i;
     if (labels->ndim == BP_MAX_DIMS || bp_shape_count(labels->ndim + 1, shape) < 0) {
         char text[200];
-        return bp_op_fail(call, BP_EINVAL, "'labels' of shape %s and %lld classes give a result too large", bp_shape_text(labels->ndim, labels->shape, text),
-                          (long long)shape[labels->ndim]);
+        return bp_op_fail(call, BP_EINVAL, "'labels' of shape %s and %lld classes give a result too large",
+                          bp_shape_text(labels->ndim, labels->shape, text), (long long)shape[labels->ndim]);
     }
     bp_out(call, 0, (bp_dtype)call->args[1].as.i, labels->ndim + 1, shape);
     return BP_OK;
@@ -42,7 +42,12 @@ const bp_op bp__op_one_hot = {
     .summary = "labels as rows with a single one",
     .detail = "y[.., c] = 1 where labels[..] = c, else 0",
     .inputs = (const bp_input[]){ { "labels", BP_IN_INDEX, "labels of any shape" }, { 0 } },
-    .options = (const bp_option[]){ { .name = "classes", .kind = BP_OPT_INT, .min = 1, .max = 0x1p40, .required = true, .help = "how many labels there are" },
+    .options = (const bp_option[]){ { .name = "classes",
+                                      .kind = BP_OPT_INT,
+                                      .min = 1,
+                                      .max = 0x1p40,
+                                      .required = true,
+                                      .help = "how many labels there are" },
                                     { .name = "dtype", .kind = BP_OPT_DTYPE, .def = BP_F32, .min = 1, .max = 0, .help = "of the result" },
                                     { 0 } },
     .n_out = 1,
@@ -51,5 +56,8 @@ const bp_op bp__op_one_hot = {
     .promote = BP_PROMOTE_NONE,
     .infer = one_hot_infer,
     .run = one_hot_run,
-    .cases = (const bp_case[]){ { "i64:5<4", "classes=4", 0, 0, 0 }, { "u8:2x3<2", "classes=2 dtype=i32", 0, 0, 0 }, { "i64:0<3", "classes=3", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "i64:5<4", "classes=4", 0, 0, 0 },
+                                { "u8:2x3<2", "classes=2 dtype=i32", 0, 0, 0 },
+                                { "i64:0<3", "classes=3", 0, 0, 0 },
+                                { 0 } },
 };

@@ -71,8 +71,8 @@ bp_status bp_need_shape(bp_call *call, int i, int ndim, const int64_t *shape)
     char got[200], want[200];
     const bp_meta *m = &call->in[i]->m;
     if (bp_shape_equal(m->ndim, m->shape, ndim, shape)) return BP_OK;
-    return bp_op_fail(call, BP_EINVAL, "'%s' has shape %s; %s is expected", call->op->inputs[i].name,
-                      bp_shape_text(m->ndim, m->shape, got), bp_shape_text(ndim, shape, want));
+    return bp_op_fail(call, BP_EINVAL, "'%s' has shape %s; %s is expected", call->op->inputs[i].name, bp_shape_text(m->ndim, m->shape, got),
+                      bp_shape_text(ndim, shape, want));
 }
 
 void bp_integer_values(const bp_tensor *t, int64_t *dst)

@@ -1,5 +1,5 @@
-/* op.h - what one op declares. Everything else about an op is derived from its row: the Lua function and its option errors, what the tape and
- * the plan do with it, the gradient check, the manual's section, the name in saved files.
+/* op.h - what one op declares. Everything else about an op is derived from its row: the Lua function and its option errors, what the tape
+ * and the plan do with it, the gradient check, the manual's section, the name in saved files.
  *
  * Adding an op: a file (or a place in its family's file) that defines `const bp_op bp__op_NAME`, and the row OP(NAME) in ops.def. */
 #ifndef BP_OP_H
@@ -28,23 +28,23 @@ typedef struct bp_input {
 
 /* ---- options ---- */
 typedef enum bp_option_kind {
-    BP_OPT_INT,    /* whole number */
+    BP_OPT_INT, /* whole number */
     BP_OPT_FLOAT,
     BP_OPT_BOOL,
-    BP_OPT_CHOICE, /* one of choices[]; as.i is its index */
-    BP_OPT_DTYPE,  /* as.i is a bp_dtype; -1: not given */
-    BP_OPT_AXIS,   /* a dimension: from 1 in Lua, from 0 here; negative counts from the end in both */
-    BP_OPT_AXES,   /* list of dimensions; empty: all */
-    BP_OPT_INDEX,  /* a position along a dimension, as BP_OPT_AXIS */
-    BP_OPT_INDICES,/* list of positions */
-    BP_OPT_INTS,   /* list of whole numbers */
+    BP_OPT_CHOICE,  /* one of choices[]; as.i is its index */
+    BP_OPT_DTYPE,   /* as.i is a bp_dtype; -1: not given */
+    BP_OPT_AXIS,    /* a dimension: from 1 in Lua, from 0 here; negative counts from the end in both */
+    BP_OPT_AXES,    /* list of dimensions; empty: all */
+    BP_OPT_INDEX,   /* a position along a dimension, as BP_OPT_AXIS */
+    BP_OPT_INDICES, /* list of positions */
+    BP_OPT_INTS,    /* list of whole numbers */
 } bp_option_kind;
 typedef struct bp_option {
     const char *name;
     bp_option_kind kind;
-    double def;          /* default (index for a choice, each element for a list of fixed length) */
-    double min, max;     /* inclusive; min > max: any */
-    int length;          /* lists: exact length, a single number standing for all; 0: any length up to BP_MAX_DIMS */
+    double def;      /* default (index for a choice, each element for a list of fixed length) */
+    double min, max; /* inclusive; min > max: any */
+    int length;      /* lists: exact length, a single number standing for all; 0: any length up to BP_MAX_DIMS */
     bool required;
     const char *const *choices; /* NULL-terminated */
     const char *help;
@@ -73,7 +73,7 @@ typedef struct bp_call {
     bp_ctx *ctx;
     const bp_op *op;
     int n_in, n_out;
-    bp_tensor **in;   /* after promotion; NULL where an optional one is left out */
+    bp_tensor **in; /* after promotion; NULL where an optional one is left out */
     bp_tensor *out[BP_MAX_OUT];
     bp_arg args[BP_MAX_ARGS]; /* complete: defaults filled in, ranges checked */
     bp_meta meta[BP_MAX_OUT]; /* set by infer */
@@ -85,21 +85,21 @@ typedef struct bp_grad {
     bp_ctx *ctx;
     const bp_op *op;
     int n_in, n_out;
-    bp_tensor **in;        /* inputs of the forward call; husks (shape only) where the row does not list them in `needs` */
+    bp_tensor **in;              /* inputs of the forward call; husks (shape only) where the row does not list them in `needs` */
     bp_tensor *out[BP_MAX_OUT];  /* the same for its outputs */
     bp_tensor *dout[BP_MAX_OUT]; /* gradient of each output, NULL where none arrived */
-    bp_tensor **din;       /* to be filled through bp_grad_set; may stay NULL: zero */
-    const bool *want;      /* whose gradient is asked for */
+    bp_tensor **din;             /* to be filled through bp_grad_set; may stay NULL: zero */
+    const bool *want;            /* whose gradient is asked for */
     const bp_arg *args;
-    bp_status status;      /* first failure; later steps do nothing */
-    bp_tensor **temps;     /* everything made on the way, released at the end */
+    bp_status status;  /* first failure; later steps do nothing */
+    bp_tensor **temps; /* everything made on the way, released at the end */
     int64_t n_temps, cap_temps;
 } bp_grad;
 
 /* ---- cases: how an op may be checked, read by tests/c and by the manual ---- */
 typedef struct bp_case {
-    /* Inputs, separated by spaces: a shape "2x3" ("s": 0-d), "2x3'" a non-contiguous view of that shape, "i64:4<5" integers 0..4 of shape [4],
-     * "bool:2x3", "u8:2x3<255", "f32:...", "-" left out, "rng" a random state. */
+    /* Inputs, separated by spaces: a shape "2x3" ("s": 0-d), "2x3'" a non-contiguous view of that shape, "i64:4<5" integers 0..4 of shape
+     * [4], "bool:2x3", "u8:2x3<255", "f32:...", "-" left out, "rng" a random state. */
     const char *inputs;
     const char *options; /* "axis=1 keepdims=1 size=2,2" */
     double low, high;    /* range of float inputs; both 0: standard normal, and for BP_OP_KINKED at least 0.1 away from 0 */
@@ -108,9 +108,9 @@ typedef struct bp_case {
 
 struct bp_op {
     const char *name;
-    const char *group;   /* chapter of the manual */
-    const char *summary; /* one line */
-    const char *detail;  /* equation, shapes, source; may be NULL */
+    const char *group;        /* chapter of the manual */
+    const char *summary;      /* one line */
+    const char *detail;       /* equation, shapes, source; may be NULL */
     const bp_input *inputs;   /* ends with a NULL name */
     const bp_option *options; /* ends with a NULL name; NULL: none */
     int n_out;
@@ -118,7 +118,7 @@ struct bp_op {
     unsigned flags;
     bp_promote promote;
     unsigned needs_in, needs_out; /* bit i: the gradient reads the values of in[i], out[i]; (BP_NEEDS_ALL for variadic) */
-    int stream;          /* bp_stream_id of a BP_IN_STREAM input */
+    int stream;                   /* bp_stream_id of a BP_IN_STREAM input */
     bp_status (*infer)(bp_call *call);
     bp_status (*run)(bp_call *call);
     void (*gradient)(bp_grad *g);
@@ -147,8 +147,8 @@ bp_status bp_need_shape(bp_call *call, int i, int ndim, const int64_t *shape);
 static inline const bp_kernels *bp_kernels_of(const bp_ctx *ctx, bp_dtype dtype) { return ctx->kernels[dtype == BP_F64]; }
 /* The values of an integer tensor as they stand (any integer dtype, any strides), into dst[count]. */
 void bp_integer_values(const bp_tensor *t, int64_t *dst);
-/* Integer tensor with positions (any integer dtype, any strides) -> zero-based int64 in dst[count]; BP_EINVAL naming row and value when one lies
- * outside 0..limit-1. `what` names the values: "label", "index". */
+/* Integer tensor with positions (any integer dtype, any strides) -> zero-based int64 in dst[count]; BP_EINVAL naming row and value when one
+ * lies outside 0..limit-1. `what` names the values: "label", "index". */
 bp_status bp_read_indices(bp_call *call, const bp_tensor *t, const char *what, int64_t limit, int64_t *dst);
 /* Key and step of a random state, whose step is then advanced. */
 void bp_draw(bp_tensor *state, uint64_t *key, uint64_t *step);

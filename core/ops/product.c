@@ -10,6 +10,7 @@ enum {
     MOST_PARTS = 16, /* of a long reduction */
     ROW_STEP = 12,   /* tiles begin at multiples of these, so that the kernel's own tiles stay whole */
     COLUMN_STEP = 64,
+    FEWEST_ROWS = 96, /* each tile packs its own panels of B, which that many rows repay */
     SHORTEST_PART = 512,
 };
 
@@ -38,10 +39,10 @@ static void cut_tiles(job *j, int64_t m, int64_t n, int64_t k)
     for (;;) {
         int64_t tiles = divide_up(m, j->rows) * divide_up(n, j->columns);
         if (tiles >= MOST_TILES || (double)j->rows * (double)j->columns * (double)k <= 2.0 * BP_WORK_GRAIN) break;
-        bool by_column = j->columns >= 2 * COLUMN_STEP && (j->columns >= j->rows || j->rows < 4 * ROW_STEP);
+        bool by_column = j->columns >= 2 * COLUMN_STEP && (j->columns >= j->rows || j->rows < 2 * FEWEST_ROWS);
         if (by_column)
             j->columns = round_up(divide_up(j->columns, 2), COLUMN_STEP);
-        else if (j->rows >= 2 * ROW_STEP)
+        else if (j->rows >= 2 * FEWEST_ROWS)
             j->rows = round_up(divide_up(j->rows, 2), ROW_STEP);
         else
             break;
@@ -113,6 +114,14 @@ static void run_chunk(void *arg, int64_t chunk, int worker)
 bp_status bp__product(bp_ctx *ctx, const bp_product *product)
 {
     const bp_gemm *g = &product->one;
+    if (product->ndim == 0 && (double)g->m * (double)g->n * (double)g->k <= 2.0 * BP_WORK_GRAIN) { /* one tile, as cut_tiles would say */
+        if (g->m == 0 || g->n == 0) return BP_OK;
+        const bp_kernels *kernels = bp_kernels_of(ctx, product->dtype);
+        void *scratch = bp__scratch(ctx, kernels->gemm_scratch(g));
+        if (!scratch) return BP_ENOMEM;
+        kernels->gemm(g, scratch);
+        return BP_OK;
+    }
     job j = {
         .kernels = bp_kernels_of(ctx, product->dtype), .product = product, .batch = 1, .size = (int64_t)bp_dtype_size(product->dtype)
     };

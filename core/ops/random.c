@@ -1,26 +1,33 @@
-/* random.c - random tensors and dropout. A draw is a function of the state's (key, step) and of the position (base/random.h): the state's step
- * goes up by one per draw, and the shape of a draw does not matter to the next. */
+/* random.c - random tensors and dropout. A draw is a function of the state's (key, step) and of the position (base/random.h): the state's
+ * step goes up by one per draw, and the shape of a draw does not matter to the next. */
 #include "elementwise.h"
 
 #include "../base/random.h"
 
 #include <math.h>
 
-#define STATE_INPUT                                                                                                    \
-    { "state", BP_IN_STREAM | BP_IN_OPTIONAL, "i64[2] {key, step}, advanced by one; left out: the context's own" }
+#define STATE_INPUT                                                                                                \
+    {                                                                                                              \
+        "state", BP_IN_STREAM | BP_IN_OPTIONAL, "i64[2] {key, step}, advanced by one; left out: the context's own" \
+    }
 static const bp_input state_input[] = { STATE_INPUT, { 0 } };
 
-#define SHAPE_OPTION                                                                                                   \
-    { .name = "shape", .kind = BP_OPT_INTS, .min = 0, .max = 0x1p62, .required = true, .help = "of the result; {} for a single number" }
-#define DTYPE_OPTION(default_)                                                                                         \
-    { .name = "dtype", .kind = BP_OPT_DTYPE, .def = default_, .min = 1, .max = 0, .help = "of the result" }
+#define SHAPE_OPTION                                                                                                                     \
+    {                                                                                                                                    \
+        .name = "shape", .kind = BP_OPT_INTS, .min = 0, .max = 0x1p62, .required = true, .help = "of the result; {} for a single number" \
+    }
+#define DTYPE_OPTION(default_)                                                                              \
+    {                                                                                                       \
+        .name = "dtype", .kind = BP_OPT_DTYPE, .def = default_, .min = 1, .max = 0, .help = "of the result" \
+    }
 
 static bp_status shape_infer(bp_call *call, bp_dtype dtype)
 {
     const bp_arg *shape = &call->args[0];
     if (bp_shape_count(shape->count, shape->as.list) < 0) {
         char text[200];
-        return bp_op_fail(call, BP_EINVAL, "shape %s has more elements than can be addressed", bp_shape_text(shape->count, shape->as.list, text));
+        return bp_op_fail(call, BP_EINVAL, "shape %s has more elements than can be addressed",
+                          bp_shape_text(shape->count, shape->as.list, text));
     }
     bp_out(call, 0, dtype, shape->count, shape->as.list);
     return BP_OK;
@@ -54,8 +61,14 @@ static void draw_chunk(void *arg, int64_t number, int worker)
 static bp_status draw_float(bp_call *call, bool normal, double scale, double shift)
 {
     const bp_tensor *y = call->out[0];
-    draw d = { .kernels = bp_kernels_of(call->ctx, y->m.dtype), .normal = normal, .n = bp_count(y), .size = bp_dtype_size(y->m.dtype), .scale = scale,
-               .shift = shift, .y = bp_data(y), .dtype = y->m.dtype };
+    draw d = { .kernels = bp_kernels_of(call->ctx, y->m.dtype),
+               .normal = normal,
+               .n = bp_count(y),
+               .size = bp_dtype_size(y->m.dtype),
+               .scale = scale,
+               .shift = shift,
+               .y = bp_data(y),
+               .dtype = y->m.dtype };
     bp_draw(call->in[0], &d.key, &d.step);
     bp_parallel(call->ctx, bp_chunks(d.n, BP_ELEMENT_GRAIN), draw_chunk, &d);
     return BP_OK;
@@ -65,17 +78,22 @@ static bp_status float_infer(bp_call *call)
 {
     const bp_dtype dtype = (bp_dtype)call->args[3].as.i;
     if (!bp_is_float(dtype))
-        return bp_op_fail(call, BP_EINVAL, "dtype is %s; f32 or f64 is expected (random_integers draws whole numbers)", bp_dtype_name(dtype));
+        return bp_op_fail(call, BP_EINVAL, "dtype is %s; f32 or f64 is expected (random_integers draws whole numbers)",
+                          bp_dtype_name(dtype));
     return shape_infer(call, dtype);
 }
 
 static bp_status random_uniform_infer(bp_call *call)
 {
     const double low = call->args[1].as.f, high = call->args[2].as.f;
-    if (!(low <= high) || !isfinite(high - low)) return bp_op_fail(call, BP_EINVAL, "low is %g and high is %g; low must not exceed high", low, high);
+    if (!(low <= high) || !isfinite(high - low))
+        return bp_op_fail(call, BP_EINVAL, "low is %g and high is %g; low must not exceed high", low, high);
     return float_infer(call);
 }
-static bp_status random_uniform_run(bp_call *call) { return draw_float(call, false, call->args[2].as.f - call->args[1].as.f, call->args[1].as.f); }
+static bp_status random_uniform_run(bp_call *call)
+{
+    return draw_float(call, false, call->args[2].as.f - call->args[1].as.f, call->args[1].as.f);
+}
 static bp_status random_normal_run(bp_call *call) { return draw_float(call, true, call->args[2].as.f, call->args[1].as.f); }
 
 const bp_op bp__op_random_uniform = {
@@ -86,7 +104,12 @@ const bp_op bp__op_random_uniform = {
     .inputs = state_input,
     .options = (const bp_option[]){ SHAPE_OPTION,
                                     { .name = "low", .kind = BP_OPT_FLOAT, .def = 0, .min = 1, .max = 0, .help = "the least value" },
-                                    { .name = "high", .kind = BP_OPT_FLOAT, .def = 1, .min = 1, .max = 0, .help = "what values stay below" },
+                                    { .name = "high",
+                                      .kind = BP_OPT_FLOAT,
+                                      .def = 1,
+                                      .min = 1,
+                                      .max = 0,
+                                      .help = "what values stay below" },
                                     DTYPE_OPTION(BP_F32),
                                     { 0 } },
     .n_out = 1,
@@ -96,7 +119,10 @@ const bp_op bp__op_random_uniform = {
     .stream = BP_STREAM_INIT,
     .infer = random_uniform_infer,
     .run = random_uniform_run,
-    .cases = (const bp_case[]){ { "rng", "shape=2,3", 0, 0, 0 }, { "rng", "shape=7 low=-1 high=3", 0, 0, 0 }, { "rng", "shape=0,2", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "rng", "shape=2,3", 0, 0, 0 },
+                                { "rng", "shape=7 low=-1 high=3", 0, 0, 0 },
+                                { "rng", "shape=0,2", 0, 0, 0 },
+                                { 0 } },
 };
 
 const bp_op bp__op_random_normal = {
@@ -105,11 +131,12 @@ const bp_op bp__op_random_normal = {
     .summary = "numbers from a normal distribution",
     .detail = "y = mean + std z, z by the method of Box and Muller; |z| < 6.8.",
     .inputs = state_input,
-    .options = (const bp_option[]){ SHAPE_OPTION,
-                                    { .name = "mean", .kind = BP_OPT_FLOAT, .def = 0, .min = -1e300, .max = 1e300, .help = "of the distribution" },
-                                    { .name = "std", .kind = BP_OPT_FLOAT, .def = 1, .min = 0, .max = 1e300, .help = "its standard deviation" },
-                                    DTYPE_OPTION(BP_F32),
-                                    { 0 } },
+    .options = (const bp_option
+                    []){ SHAPE_OPTION,
+                         { .name = "mean", .kind = BP_OPT_FLOAT, .def = 0, .min = -1e300, .max = 1e300, .help = "of the distribution" },
+                         { .name = "std", .kind = BP_OPT_FLOAT, .def = 1, .min = 0, .max = 1e300, .help = "its standard deviation" },
+                         DTYPE_OPTION(BP_F32),
+                         { 0 } },
     .n_out = 1,
     .outputs = "y: shape",
     .flags = BP_OP_NO_GRADIENT,
@@ -117,7 +144,10 @@ const bp_op bp__op_random_normal = {
     .stream = BP_STREAM_INIT,
     .infer = float_infer,
     .run = random_normal_run,
-    .cases = (const bp_case[]){ { "rng", "shape=2,3", 0, 0, 0 }, { "rng", "shape=7 mean=2 std=0.5", 0, 0, 0 }, { "rng", "shape=0,2", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "rng", "shape=2,3", 0, 0, 0 },
+                                { "rng", "shape=7 mean=2 std=0.5", 0, 0, 0 },
+                                { "rng", "shape=0,2", 0, 0, 0 },
+                                { 0 } },
 };
 
 /* ---- integers ---- */
@@ -129,7 +159,8 @@ static uint64_t bits_at(uint64_t key, uint64_t step, uint64_t i)
     bp_philox(key, step, i, w);
     return (uint64_t)w[0] << 32 | w[1];
 }
-/* 0..span-1, each with a chance that is off by at most span / 2^64: the upper half of bits * span (Lemire, 2019). span 0 stands for 2^64. */
+/* 0..span-1, each with a chance that is off by at most span / 2^64: the upper half of bits * span (Lemire, 2019). span 0 stands for 2^64.
+ */
 static uint64_t below(uint64_t bits, uint64_t span) { return span ? (uint64_t)(((unsigned __int128)bits * span) >> 64) : bits; }
 
 typedef struct integers {
@@ -146,9 +177,12 @@ static void integers_chunk(void *arg, int64_t number, int worker)
     (void)worker;
     for (int64_t i = first; i < end; i++) {
         const int64_t v = (int64_t)((uint64_t)d->low + below(bits_at(d->key, d->step, (uint64_t)i), d->span));
-        if (d->dtype == BP_I64) ((int64_t *)(void *)d->y)[i] = v;
-        else if (d->dtype == BP_I32) ((int32_t *)(void *)d->y)[i] = (int32_t)v;
-        else ((uint8_t *)d->y)[i] = (uint8_t)v;
+        if (d->dtype == BP_I64)
+            ((int64_t *)(void *)d->y)[i] = v;
+        else if (d->dtype == BP_I32)
+            ((int32_t *)(void *)d->y)[i] = (int32_t)v;
+        else
+            ((uint8_t *)d->y)[i] = (uint8_t)v;
     }
 }
 
@@ -158,7 +192,8 @@ static bp_status random_integers_infer(bp_call *call)
     const bp_dtype dtype = (bp_dtype)call->args[3].as.i;
     if (bp_is_float(dtype))
         return bp_op_fail(call, BP_EINVAL, "dtype is %s; an integer dtype is expected (random_uniform draws floats)", bp_dtype_name(dtype));
-    if (low > high) return bp_op_fail(call, BP_EINVAL, "low is %lld and high is %lld; low must not exceed high", (long long)low, (long long)high);
+    if (low > high)
+        return bp_op_fail(call, BP_EINVAL, "low is %lld and high is %lld; low must not exceed high", (long long)low, (long long)high);
     const int64_t least = dtype == BP_I64 ? INT64_MIN : dtype == BP_I32 ? INT32_MIN : 0;
     const int64_t most = dtype == BP_I64 ? INT64_MAX : dtype == BP_I32 ? INT32_MAX : dtype == BP_U8 ? UINT8_MAX : 1;
     if (low < least || high > most)
@@ -170,8 +205,11 @@ static bp_status random_integers_infer(bp_call *call)
 static bp_status random_integers_run(bp_call *call)
 {
     const bp_tensor *y = call->out[0];
-    integers d = { .span = (uint64_t)call->args[2].as.i - (uint64_t)call->args[1].as.i + 1, .low = call->args[1].as.i, .n = bp_count(y),
-                   .dtype = y->m.dtype, .y = bp_data(y) };
+    integers d = { .span = (uint64_t)call->args[2].as.i - (uint64_t)call->args[1].as.i + 1,
+                   .low = call->args[1].as.i,
+                   .n = bp_count(y),
+                   .dtype = y->m.dtype,
+                   .y = bp_data(y) };
     bp_draw(call->in[0], &d.key, &d.step);
     bp_parallel(call->ctx, bp_chunks(d.n, BP_ELEMENT_GRAIN), integers_chunk, &d);
     return BP_OK;
@@ -185,7 +223,12 @@ const bp_op bp__op_random_integers = {
     .inputs = state_input,
     .options = (const bp_option[]){ SHAPE_OPTION,
                                     { .name = "low", .kind = BP_OPT_INT, .min = 1, .max = 0, .required = true, .help = "the least value" },
-                                    { .name = "high", .kind = BP_OPT_INT, .min = 1, .max = 0, .required = true, .help = "the greatest value" },
+                                    { .name = "high",
+                                      .kind = BP_OPT_INT,
+                                      .min = 1,
+                                      .max = 0,
+                                      .required = true,
+                                      .help = "the greatest value" },
                                     DTYPE_OPTION(BP_I64),
                                     { 0 } },
     .n_out = 1,
@@ -195,7 +238,10 @@ const bp_op bp__op_random_integers = {
     .stream = BP_STREAM_INIT,
     .infer = random_integers_infer,
     .run = random_integers_run,
-    .cases = (const bp_case[]){ { "rng", "shape=2,3 low=1 high=6", 0, 0, 0 }, { "rng", "shape=7 low=-3 high=3 dtype=i32", 0, 0, 0 }, { "rng", "shape=0 low=0 high=0", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "rng", "shape=2,3 low=1 high=6", 0, 0, 0 },
+                                { "rng", "shape=7 low=-3 high=3 dtype=i32", 0, 0, 0 },
+                                { "rng", "shape=0 low=0 high=0", 0, 0, 0 },
+                                { 0 } },
 };
 
 static bp_status random_permutation_infer(bp_call *call)
@@ -226,7 +272,8 @@ const bp_op bp__op_random_permutation = {
     .summary = "the positions of n things in random order",
     .detail = "Every order is equally likely (Fisher and Yates).",
     .inputs = state_input,
-    .options = (const bp_option[]){ { .name = "n", .kind = BP_OPT_INT, .min = 0, .max = 0x1p40, .required = true, .help = "how many" }, { 0 } },
+    .options = (const bp_option[]){ { .name = "n", .kind = BP_OPT_INT, .min = 0, .max = 0x1p40, .required = true, .help = "how many" },
+                                    { 0 } },
     .n_out = 1,
     .outputs = "y: i64[n] positions",
     .flags = BP_OP_NO_GRADIENT,
@@ -272,8 +319,12 @@ static bp_status dropout_run(bp_call *call)
 {
     const bp_tensor *x = call->in[0];
     int64_t *used = (int64_t *)(void *)bp_data(call->out[1]);
-    dropping d = { .kernels = bp_kernels_of(call->ctx, x->m.dtype), .n = bp_count(x), .size = bp_dtype_size(x->m.dtype), .p = call->args[0].as.f,
-                   .x = bp_data(x), .y = bp_data(call->out[0]) };
+    dropping d = { .kernels = bp_kernels_of(call->ctx, x->m.dtype),
+                   .n = bp_count(x),
+                   .size = bp_dtype_size(x->m.dtype),
+                   .p = call->args[0].as.f,
+                   .x = bp_data(x),
+                   .y = bp_data(call->out[0]) };
     if (call->in[2]) {
         const int64_t *again = (const int64_t *)(const void *)bp_data(call->in[2]);
         d.key = (uint64_t)again[0], d.step = (uint64_t)again[1];
@@ -294,13 +345,20 @@ const bp_op bp__op_dropout = {
     .name = "dropout",
     .group = "random",
     .summary = "sets a random part of the elements to zero and scales the others up",
-    .detail = "y = x / (1 - p) with probability 1 - p, else 0, so that the mean stays. No mask is kept: the second result says which draw was used, and\n"
-              "given back as `used` it drops the same elements. Srivastava and others, JMLR 2014.",
+    .detail = "y = x / (1 - p) with probability 1 - p, else 0, so that the mean stays. No mask is kept: the second result says which draw\n"
+              "was used; given back as `used` it drops the same elements. Srivastava and others, JMLR 2014.",
     .inputs = (const bp_input[]){ { "x", 0, "values of any shape" },
                                   STATE_INPUT,
-                                  { "used", BP_IN_RAW | BP_IN_OPTIONAL, "i64[2] {key, step} of an earlier draw to repeat; the state then stays as it is" },
+                                  { "used", BP_IN_RAW | BP_IN_OPTIONAL,
+                                    "i64[2] {key, step} of an earlier draw to repeat; the state then stays as it is" },
                                   { 0 } },
-    .options = (const bp_option[]){ { .name = "p", .kind = BP_OPT_FLOAT, .def = 0.5, .min = 0, .max = 1, .help = "chance of an element to be dropped" }, { 0 } },
+    .options = (const bp_option[]){ { .name = "p",
+                                      .kind = BP_OPT_FLOAT,
+                                      .def = 0.5,
+                                      .min = 0,
+                                      .max = 1,
+                                      .help = "chance of an element to be dropped" },
+                                    { 0 } },
     .n_out = 2,
     .outputs = "y: like x; used: i64[2] {key, step} of the draw",
     .flags = 0,

@@ -39,7 +39,7 @@ static bp_status reduce_run(bp_call *call, bp_reduce_kind kind)
     return bp__reduce(call, kind, over);
 }
 
-#define INFER_AND_RUN(name, kind)                                                                                      \
+#define INFER_AND_RUN(name, kind)                                                                                               \
     static bp_status name##_infer(bp_call *call) { return reduced_shape(call, bp__reduced_dtype(kind, call->in[0]->m.dtype)); } \
     static bp_status name##_run(bp_call *call) { return reduce_run(call, kind); }
 INFER_AND_RUN(sum, BP_REDUCE_SUM)
@@ -57,8 +57,8 @@ static bp_status mean_run(bp_call *call)
     if (bp_count(y) == 0) return BP_OK;
     const double terms = (double)(bp_count(call->in[0]) / bp_count(y));
     const float terms_f32 = (float)terms;
-    bp_kernels_of(call->ctx, y->m.dtype)->binary[BP_BINARY_div](bp_count(y), bp_data(y), 1, y->m.dtype == BP_F32 ? (const void *)&terms_f32 : &terms, 0,
-                                                                bp_data(y), 1, 0);
+    bp_kernels_of(call->ctx, y->m.dtype)
+        ->binary[BP_BINARY_div](bp_count(y), bp_data(y), 1, y->m.dtype == BP_F32 ? (const void *)&terms_f32 : &terms, 0, bp_data(y), 1, 0);
     return BP_OK;
 }
 
@@ -103,7 +103,8 @@ static void prod_gradient(bp_grad *g)
     bp_tensor *is_zero = G2(g, eq, x, zero), *others = G3(g, where, is_zero, one, x);
     const bp_arg args[2] = { g->args[0], bp_int(1) };
     bp_tensor *rest = bp_g(g, &bp__op_prod, 2, args, 1, others), *zeros = sum_kept(g, G3(g, where, is_zero, one, zero));
-    bp_tensor *at_zero = G3(g, where, G2(g, eq, zeros, one), rest, zero), *elsewhere = G3(g, where, G2(g, eq, zeros, zero), G2(g, div, rest, others), zero);
+    bp_tensor *at_zero = G3(g, where, G2(g, eq, zeros, one), rest, zero),
+              *elsewhere = G3(g, where, G2(g, eq, zeros, zero), G2(g, div, rest, others), zero);
     bp_grad_set(g, 0, G2(g, mul, kept(g, g->dout[0]), G3(g, where, is_zero, at_zero, elsewhere)));
 }
 
@@ -121,37 +122,56 @@ static const bp_option reduce_options[] = {
     { .name = "keepdims", .kind = BP_OPT_BOOL, .min = 1, .max = 0, .help = "keep reduced dimensions with size 1" },
     { 0 },
 };
-#define SHARED_CASES                                                                                                   \
-    { "2x3", "", 0, 0, 0 }, { "2x3", "axes=1", 0, 0, 0 }, { "2x3x4", "axes=0,2", 0, 0, 0 }, { "2x3x4'", "axes=1 keepdims=1", 0, 0, 0 },   \
-    { "1x1", "axes=-1", 0, 0, 0 }, { "s", "", 0, 0, 0 }, { "5x1x2", "axes=1,2 keepdims=1", 0, 0, 0 }
+#define SHARED_CASES                                                                                                                    \
+    { "2x3", "", 0, 0, 0 }, { "2x3", "axes=1", 0, 0, 0 }, { "2x3x4", "axes=0,2", 0, 0, 0 }, { "2x3x4'", "axes=1 keepdims=1", 0, 0, 0 }, \
+        { "1x1", "axes=-1", 0, 0, 0 }, { "s", "", 0, 0, 0 },                                                                            \
+    {                                                                                                                                   \
+        "5x1x2", "axes=1,2 keepdims=1", 0, 0, 0                                                                                         \
+    }
 static const bp_case of_some[] = { SHARED_CASES, { 0 } };
 static const bp_case of_none_too[] = { SHARED_CASES, { "0x3", "axes=0", 0, 0, 0 }, { "0x3", "axes=1", 0, 0, 0 }, { 0 } };
-static const bp_case of_truth[] = { { "bool:2x3", "axes=1", 0, 0, 0 }, { "2x3x4'", "axes=0,2 keepdims=1", 0, 0, 0 }, { "i64:4<2", "", 0, 0, 0 }, { 0 } };
+static const bp_case of_truth[] = {
+    { "bool:2x3", "axes=1", 0, 0, 0 }, { "2x3x4'", "axes=0,2 keepdims=1", 0, 0, 0 }, { "i64:4<2", "", 0, 0, 0 }, { 0 }
+};
 
-#define ROW(NAME, SUMMARY, DETAIL, OUTPUTS, FLAGS, PROMOTE, NEEDS_IN, NEEDS_OUT, INFER, GRADIENT, CASES)               \
-    const bp_op bp__op_##NAME = {                                                                                      \
-        .name = #NAME, .group = "reductions", .summary = SUMMARY, .detail = DETAIL, .inputs = x_input, .options = reduce_options, \
-        .n_out = 1, .outputs = OUTPUTS, .flags = BP_OP_METHOD | (FLAGS), .promote = PROMOTE, .needs_in = NEEDS_IN,      \
-        .needs_out = NEEDS_OUT, .infer = INFER, .run = NAME##_run, .gradient = GRADIENT, .cases = CASES,               \
+#define ROW(NAME, SUMMARY, DETAIL, OUTPUTS, FLAGS, PROMOTE, NEEDS_IN, NEEDS_OUT, INFER, GRADIENT, CASES) \
+    const bp_op bp__op_##NAME = {                                                                        \
+        .name = #NAME,                                                                                   \
+        .group = "reductions",                                                                           \
+        .summary = SUMMARY,                                                                              \
+        .detail = DETAIL,                                                                                \
+        .inputs = x_input,                                                                               \
+        .options = reduce_options,                                                                       \
+        .n_out = 1,                                                                                      \
+        .outputs = OUTPUTS,                                                                              \
+        .flags = BP_OP_METHOD | (FLAGS),                                                                 \
+        .promote = PROMOTE,                                                                              \
+        .needs_in = NEEDS_IN,                                                                            \
+        .needs_out = NEEDS_OUT,                                                                          \
+        .infer = INFER,                                                                                  \
+        .run = NAME##_run,                                                                               \
+        .gradient = GRADIENT,                                                                            \
+        .cases = CASES,                                                                                  \
     };
 ROW(sum, "the sum over dimensions",
-    "y = sum of x. Integers and bool are summed in i64. A sum of floats is cut into blocks by its shape, so its error hardly grows with its length and\n"
-    "its bits depend on the shape alone. The sum of nothing is 0.",
+    "y = sum of x. Integers and bool are summed in i64. A sum of floats is cut into blocks by its shape: its error hardly grows with its\n"
+    "length, and its bits depend on the shape alone. The sum of nothing is 0.",
     "y: x without the dimensions in axes", 0, BP_PROMOTE_NONE, 0, 0, sum_infer, sum_gradient, of_none_too)
 ROW(mean, "the mean over dimensions", "y = sum of x / number of terms. Integers and bool give f32. The mean of nothing is NaN.",
     "y: x without the dimensions in axes", 0, BP_PROMOTE_FLOAT, 0, 0, mean_infer, mean_gradient, of_some)
 ROW(prod, "the product over dimensions",
-    "y = product of x; integers and bool in i64. The product of nothing is 1. The gradient is exact where x holds zeros; second derivatives are where it\n"
-    "holds none.",
+    "y = product of x; integers and bool in i64. The product of nothing is 1. The gradient is exact where x holds zeros; second\n"
+    "derivatives are where it holds none.",
     "y: x without the dimensions in axes", 0, BP_PROMOTE_NONE, 1, 0, prod_infer, prod_gradient, of_none_too)
-ROW(max, "the greatest element over dimensions", "y = max of x; NaN wins. Equal ones share the gradient. The maximum of nothing is an error.",
-    "y: x without the dimensions in axes", BP_OP_KINKED, BP_PROMOTE_NONE, 1, 1, extreme_infer, extreme_gradient, of_some)
+ROW(max, "the greatest element over dimensions",
+    "y = max of x; NaN wins. Equal ones share the gradient. The maximum of nothing is an error.", "y: x without the dimensions in axes",
+    BP_OP_KINKED, BP_PROMOTE_NONE, 1, 1, extreme_infer, extreme_gradient, of_some)
 ROW(min, "the least element over dimensions", "y = min of x; NaN wins. Equal ones share the gradient. The minimum of nothing is an error.",
     "y: x without the dimensions in axes", BP_OP_KINKED, BP_PROMOTE_NONE, 1, 1, extreme_infer, extreme_gradient, of_some)
-ROW(any, "whether any element is not zero", "y = x_1 or x_2 or ...; of nothing: false.", "y: bool, x without the dimensions in axes", BP_OP_NO_GRADIENT,
-    BP_PROMOTE_NONE, 0, 0, any_infer, NULL, of_truth)
-ROW(all, "whether no element is zero", "y = x_1 and x_2 and ...; of nothing: true.", "y: bool, x without the dimensions in axes", BP_OP_NO_GRADIENT,
-    BP_PROMOTE_NONE, 0, 0, all_infer, NULL, of_truth)
+ROW(any, "whether any element is not zero", "y = x_1 or x_2 or ...; of nothing: false.", "y: bool, x without the dimensions in axes",
+    BP_OP_NO_GRADIENT, BP_PROMOTE_NONE, 0, 0, any_infer, NULL, of_truth)
+ROW(all, "whether no element is zero", "y = x_1 and x_2 and ...; of nothing: true.", "y: bool, x without the dimensions in axes",
+    BP_OP_NO_GRADIENT, BP_PROMOTE_NONE, 0, 0, all_infer, NULL, of_truth)
 
 /* ---- sum_to ---- */
 
@@ -194,8 +214,13 @@ const bp_op bp__op_sum_to = {
     .summary = "the sum over what broadcasting a shape to x's would repeat",
     .detail = "The gradient of broadcasting: y[j] is the sum of all x[i] that broadcasting would have taken from y[j].",
     .inputs = x_input,
-    .options = (const bp_option[]){
-        { .name = "shape", .kind = BP_OPT_INTS, .min = 0, .max = 0x1p62, .required = true, .help = "of the result; it must broadcast to x's" }, { 0 } },
+    .options = (const bp_option[]){ { .name = "shape",
+                                      .kind = BP_OPT_INTS,
+                                      .min = 0,
+                                      .max = 0x1p62,
+                                      .required = true,
+                                      .help = "of the result; it must broadcast to x's" },
+                                    { 0 } },
     .n_out = 1,
     .outputs = "y: shape",
     .flags = BP_OP_INTERNAL,

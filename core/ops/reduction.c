@@ -12,32 +12,32 @@
 
 /* ---- loops for integers and truth; T is the input's type, R the result's ---- */
 
-#define LOOP(name, T, R, identity, combine)                                                                            \
-    static void name(int64_t outer, int64_t r, int64_t inner, int64_t row, const void *x_, void *y_)                   \
-    {                                                                                                                  \
-        const T *at = (const T *)x_;                                                                                   \
-        R *y = (R *)y_;                                                                                                \
-        for (int64_t o = 0; o < outer; o++, y += inner) {                                                              \
-            for (int64_t j = 0; j < inner; j++) y[j] = identity;                                                       \
-            for (int64_t i = 0; i < r; i++, at += row)                                                                 \
-                for (int64_t j = 0; j < inner; j++) {                                                                  \
-                    const R a = y[j];                                                                                  \
-                    const T x = at[j];                                                                                 \
-                    y[j] = (R)(combine);                                                                               \
-                }                                                                                                      \
-        }                                                                                                              \
+#define LOOP(name, T, R, identity, combine)                                                          \
+    static void name(int64_t outer, int64_t r, int64_t inner, int64_t row, const void *x_, void *y_) \
+    {                                                                                                \
+        const T *at = (const T *)x_;                                                                 \
+        R *y = (R *)y_;                                                                              \
+        for (int64_t o = 0; o < outer; o++, y += inner) {                                            \
+            for (int64_t j = 0; j < inner; j++) y[j] = identity;                                     \
+            for (int64_t i = 0; i < r; i++, at += row)                                               \
+                for (int64_t j = 0; j < inner; j++) {                                                \
+                    const R a = y[j];                                                                \
+                    const T x = at[j];                                                               \
+                    y[j] = (R)(combine);                                                             \
+                }                                                                                    \
+        }                                                                                            \
     }
-#define INTEGERS(suffix, T, LEAST, MOST)                                                                               \
-    LOOP(sum_##suffix, T, int64_t, 0, (uint64_t)a + (uint64_t)x)                                                       \
-    LOOP(prod_##suffix, T, int64_t, 1, (uint64_t)a * (uint64_t)x)                                                      \
-    LOOP(max_##suffix, T, T, LEAST, x > a ? x : a)                                                                     \
+#define INTEGERS(suffix, T, LEAST, MOST)                         \
+    LOOP(sum_##suffix, T, int64_t, 0, (uint64_t)a + (uint64_t)x) \
+    LOOP(prod_##suffix, T, int64_t, 1, (uint64_t)a *(uint64_t)x) \
+    LOOP(max_##suffix, T, T, LEAST, x > a ? x : a)               \
     LOOP(min_##suffix, T, T, MOST, x < a ? x : a)
 INTEGERS(i32, int32_t, INT32_MIN, INT32_MAX)
 INTEGERS(i64, int64_t, INT64_MIN, INT64_MAX)
 INTEGERS(u8, uint8_t, 0, UINT8_MAX)
-#define TRUTH(suffix, T)                                                                                               \
-    LOOP(any_##suffix, T, uint8_t, 0, a | (x != 0))                                                                    \
-    LOOP(all_##suffix, T, uint8_t, 1, a & (x != 0))
+#define TRUTH(suffix, T)                            \
+    LOOP(any_##suffix, T, uint8_t, 0, a | (x != 0)) \
+    LOOP(all_##suffix, T, uint8_t, 1, a &(x != 0))
 TRUTH(f32, float)
 TRUTH(f64, double)
 TRUTH(i32, int32_t)
@@ -138,8 +138,10 @@ static int plan_passes(int ndim, const int64_t *shape, const bool *over, pass *p
     int groups = 0, n = 0;
     for (int i = 0; i < ndim; i++) {
         if (shape[i] == 1) continue;
-        if (groups > 0 && reduced[groups - 1] == over[i]) size[groups - 1] *= shape[i];
-        else size[groups] = shape[i], reduced[groups++] = over[i];
+        if (groups > 0 && reduced[groups - 1] == over[i])
+            size[groups - 1] *= shape[i];
+        else
+            size[groups] = shape[i], reduced[groups++] = over[i];
     }
     for (int at = groups - 1; at >= 0; at--) {
         if (!reduced[at]) continue;
@@ -162,6 +164,11 @@ bp_status bp__reduce(bp_call *call, bp_reduce_kind kind, const bool *over)
     const size_t y_size = bp_dtype_size(y->m.dtype);
     pass passes[BP_MAX_DIMS];
     const int n = plan_passes(x->m.ndim, x->m.shape, over, passes);
+    const pass *only = &passes[0];
+    if (n == 1 && only->outer * only->r * only->inner <= BP_ELEMENT_GRAIN) { /* a single chunk, as cut would have it */
+        if (only->outer * only->inner > 0) f.first(only->outer, only->r, only->inner, only->inner, bp_data(x), bp_data(y));
+        return BP_OK;
+    }
     size_t between = 0, parts = 0; /* largest result between two passes, and of blocks within one */
     for (int i = 0; i < n; i++) {
         pass *p = &passes[i];
@@ -184,8 +191,19 @@ bp_status bp__reduce(bp_call *call, bp_reduce_kind kind, const bool *over)
         p->y = p->blocks > 1 ? scratch + 2 * between : to;
         run_pass(call->ctx, p);
         if (p->blocks > 1) {
-            pass last = { .outer = p->outer, .r = p->blocks, .inner = p->inner, .outers = 1, .blocks = 1, .block = p->blocks, .pieces = 1,
-                          .piece = p->inner, .fn = f.next, .x_size = y_size, .y_size = y_size, .x = p->y, .y = to };
+            pass last = { .outer = p->outer,
+                          .r = p->blocks,
+                          .inner = p->inner,
+                          .outers = 1,
+                          .blocks = 1,
+                          .block = p->blocks,
+                          .pieces = 1,
+                          .piece = p->inner,
+                          .fn = f.next,
+                          .x_size = y_size,
+                          .y_size = y_size,
+                          .x = p->y,
+                          .y = to };
             run_pass(call->ctx, &last);
         }
         from = to;

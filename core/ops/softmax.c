@@ -1,12 +1,10 @@
 /* softmax.c - softmax and its logarithm along a dimension, and their gradients.
  *
- * The kernels take rows side by side. Along another dimension than the last, chunks of columns are transposed into scratch, treated as rows, and
- * transposed back. */
+ * The kernels take rows side by side. Along another dimension than the last, chunks of columns are transposed into scratch, treated as
+ * rows, and transposed back. */
 #include "elementwise.h"
 
 #include "../base/memory.h"
-
-#include <string.h>
 
 /* ---- running ---- */
 
@@ -16,20 +14,22 @@ typedef void pair_rows_fn(int64_t rows, int64_t n, const void *dy, const void *y
 enum { COLUMNS = 16 }; /* transposed at a time: a cache line of floats from each row */
 
 typedef struct job {
-    rows_fn *one;           /* of in[0], or */
-    pair_rows_fn *two;      /* of in[0] and in[1] */
-    int64_t n, inner;       /* tensors are [outer][n][inner] */
-    int64_t rows, per;      /* inner == 1: rows in all, and per chunk */
-    int64_t pieces;         /* else: of COLUMNS columns each per slab */
+    rows_fn *one;      /* of in[0], or */
+    pair_rows_fn *two; /* of in[0] and in[1] */
+    int64_t n, inner;  /* tensors are [outer][n][inner] */
+    int64_t rows, per; /* inner == 1: rows in all, and per chunk */
+    int64_t pieces;    /* else: of COLUMNS columns each per slab */
     size_t size;
     const char *in[2];
-    char *out, *scratch;    /* three arrays of COLUMNS rows per worker */
+    char *out, *scratch; /* three arrays of COLUMNS rows per worker */
 } job;
 
 static void kernel(const job *j, int64_t rows, const char *a, const char *b, char *y)
 {
-    if (j->one) j->one(rows, j->n, a, y);
-    else j->two(rows, j->n, a, b, y);
+    if (j->one)
+        j->one(rows, j->n, a, y);
+    else
+        j->two(rows, j->n, a, b, y);
 }
 
 static void rows_chunk(void *arg, int64_t number, int worker)
@@ -41,11 +41,16 @@ static void rows_chunk(void *arg, int64_t number, int worker)
     kernel(j, rows, j->in[0] + at, j->in[1] ? j->in[1] + at : NULL, j->out + at);
 }
 
-/* to[j][i] = from[i][j] for i < n, j < m; rows of from are from_row apart, those of to to_row */
+/* to[k][i] = from[i][k] for i < n, k < m; rows of from are from_row apart, those of to to_row */
+#define TRANSPOSE(T)                \
+    for (int64_t i = 0; i < n; i++) \
+        for (int64_t k = 0; k < m; k++) ((T *)(void *)to)[k * to_row + i] = ((const T *)(const void *)from)[i * from_row + k];
 static void transpose(int64_t n, int64_t m, const char *from, int64_t from_row, char *to, int64_t to_row, size_t size)
 {
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t k = 0; k < m; k++) memcpy(to + (size_t)(k * to_row + i) * size, from + (size_t)(i * from_row + k) * size, size);
+    if (size == sizeof(float)) {
+        TRANSPOSE(float)
+    } else
+        TRANSPOSE(double)
 }
 
 static void columns_chunk(void *arg, int64_t number, int worker)
@@ -133,24 +138,44 @@ static void log_softmax_grad_gradient(bp_grad *g)
 static const bp_input x_input[] = { { "x", 0, "values of any shape" }, { 0 } };
 static const bp_input grad_inputs[] = { { "dy", 0, "gradient of the result" }, { "y", 0, "the result" }, { 0 } };
 static const bp_option options[] = {
-    { .name = "axis", .kind = BP_OPT_AXIS, .def = -1, .min = 1, .max = 0, .help = "the dimension whose elements belong together" }, { 0 },
+    { .name = "axis", .kind = BP_OPT_AXIS, .def = -1, .min = 1, .max = 0, .help = "the dimension whose elements belong together" },
+    { 0 },
 };
 static const bp_case one_input[] = {
-    { "2x3", "", 0, 0, 0 }, { "1", "", 0, 0, 0 }, { "2x3x4'", "axis=1", 0, 0, 0 }, { "3x20", "axis=0", 0, 0, 0 }, { "4x1", "", 0, 0, 0 }, { "0x3", "", 0, 0, 0 }, { 0 },
+    { "2x3", "", 0, 0, 0 },
+    { "1", "", 0, 0, 0 },
+    { "2x3x4'", "axis=1", 0, 0, 0 },
+    { "3x20", "axis=0", 0, 0, 0 },
+    { "4x1", "", 0, 0, 0 },
+    { "0x3", "", 0, 0, 0 },
+    { 0 },
 };
 static const bp_case two_inputs[] = {
     { "2x3 2x3", "", 0, 0, 0 }, { "1 1", "", 0, 0, 0 }, { "2x3x4' 2x3x4'", "axis=1", 0, 0, 0 }, { "3x20 3x20", "axis=0", 0, 0, 0 }, { 0 },
 };
 
-#define ROW(NAME, SUMMARY, DETAIL, INPUTS, OUTPUTS, FLAGS, NEEDS_IN, NEEDS_OUT, CASES)                                 \
-    const bp_op bp__op_##NAME = {                                                                                      \
-        .name = #NAME, .group = "activations", .summary = SUMMARY, .detail = DETAIL, .inputs = INPUTS, .options = options, .n_out = 1, \
-        .outputs = OUTPUTS, .flags = FLAGS, .promote = BP_PROMOTE_FLOAT, .needs_in = NEEDS_IN, .needs_out = NEEDS_OUT,  \
-        .infer = infer, .run = NAME##_run, .gradient = NAME##_gradient, .cases = CASES,                                \
+#define ROW(NAME, SUMMARY, DETAIL, INPUTS, OUTPUTS, FLAGS, NEEDS_IN, NEEDS_OUT, CASES) \
+    const bp_op bp__op_##NAME = {                                                      \
+        .name = #NAME,                                                                 \
+        .group = "activations",                                                        \
+        .summary = SUMMARY,                                                            \
+        .detail = DETAIL,                                                              \
+        .inputs = INPUTS,                                                              \
+        .options = options,                                                            \
+        .n_out = 1,                                                                    \
+        .outputs = OUTPUTS,                                                            \
+        .flags = FLAGS,                                                                \
+        .promote = BP_PROMOTE_FLOAT,                                                   \
+        .needs_in = NEEDS_IN,                                                          \
+        .needs_out = NEEDS_OUT,                                                        \
+        .infer = infer,                                                                \
+        .run = NAME##_run,                                                             \
+        .gradient = NAME##_gradient,                                                   \
+        .cases = CASES,                                                                \
     };
-ROW(softmax, "exponentials that add up to 1 along a dimension", "y_i = exp(x_i - m) / sum_j exp(x_j - m), m the greatest of the x_j", x_input, "y: like x",
+ROW(softmax, "exponentials that add up to 1 along a dimension", "y_i = exp(x_i - m) / sum_j exp(x_j - m), m the greatest of the x_j",
+    x_input, "y: like x", BP_OP_METHOD, 0, 1, one_input)
+ROW(log_softmax, "the logarithm of softmax", "y_i = x_i - m - log(sum_j exp(x_j - m)), m the greatest of the x_j", x_input, "y: like x",
     BP_OP_METHOD, 0, 1, one_input)
-ROW(log_softmax, "the logarithm of softmax", "y_i = x_i - m - log(sum_j exp(x_j - m)), m the greatest of the x_j", x_input, "y: like x", BP_OP_METHOD, 0, 1,
-    one_input)
 ROW(softmax_grad, "gradient of softmax", "dx = y (dy - sum(dy y))", grad_inputs, "dx: like dy", BP_OP_INTERNAL, 3, 0, two_inputs)
 ROW(log_softmax_grad, "gradient of log_softmax", "dx = dy - exp(y) sum(dy)", grad_inputs, "dx: like dy", BP_OP_INTERNAL, 3, 0, two_inputs)

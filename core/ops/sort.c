@@ -67,9 +67,9 @@ typedef struct job {
     int64_t n, inner, lines, per; /* lines of n elements, `inner` apart; lines per chunk */
     int64_t base;
     const char *x;
-    char *values;                 /* NULL for argsort */
+    char *values; /* NULL for argsort */
     int64_t *index;
-    keyed *scratch;               /* 2 * n for each worker */
+    keyed *scratch; /* 2 * n for each worker */
 } job;
 
 static void sort_chunk(void *arg, int64_t number, int worker)
@@ -98,8 +98,14 @@ static bp_status sort_along(bp_call *call, bp_tensor *values, bp_tensor *index)
     const bp_tensor *x = call->in[0];
     int axis;
     BP_TRY(bp_shape_axis(call->ctx, call->op->name, call->args[0].as.i, x->m.ndim, &axis));
-    job j = { .dtype = x->m.dtype, .descending = call->args[1].as.i != 0, .n = x->m.shape[axis], .inner = 1, .base = call->ctx->base, .x = bp_data(x),
-              .values = values ? bp_data(values) : NULL, .index = (int64_t *)(void *)bp_data(index) };
+    job j = { .dtype = x->m.dtype,
+              .descending = call->args[1].as.i != 0,
+              .n = x->m.shape[axis],
+              .inner = 1,
+              .base = call->ctx->base,
+              .x = bp_data(x),
+              .values = values ? bp_data(values) : NULL,
+              .index = (int64_t *)(void *)bp_data(index) };
     if (bp_count(x) == 0) return BP_OK;
     for (int i = axis + 1; i < x->m.ndim; i++) j.inner *= x->m.shape[i];
     j.lines = bp_count(x) / j.n;
@@ -155,8 +161,12 @@ const bp_op bp__op_sort = {
     .infer = infer,
     .run = sort_run,
     .gradient = sort_gradient,
-    .cases = (const bp_case[]){
-        { "2x5", "", 0, 0, 0 }, { "2x3x4'", "axis=1 descending=1", 0, 0, 0 }, { "1", "", 0, 0, 0 }, { "40", "axis=0", 0, 0, 0 }, { "0x3", "", 0, 0, 0 }, { 0 } },
+    .cases = (const bp_case[]){ { "2x5", "", 0, 0, 0 },
+                                { "2x3x4'", "axis=1 descending=1", 0, 0, 0 },
+                                { "1", "", 0, 0, 0 },
+                                { "40", "axis=0", 0, 0, 0 },
+                                { "0x3", "", 0, 0, 0 },
+                                { 0 } },
 };
 
 const bp_op bp__op_argsort = {

@@ -32,7 +32,7 @@ static void erf_gradient(bp_grad *g) /* 2 / sqrt(pi) exp(-x^2) */
 BP_INTEGER_UNARY(neg, 0 - (U)x)
 BP_INTEGER_UNARY(abs, x < 0 ? 0 - (U)x : (U)x)
 BP_INTEGER_UNARY(sign, (x > 0) - (x < 0))
-BP_INTEGER_UNARY(square, (U)x * (U)x)
+BP_INTEGER_UNARY(square, (U)x *(U)x)
 BP_INTEGER_UNARY(same, x)
 #define floor_i32 same_i32
 #define floor_i64 same_i64
@@ -41,19 +41,21 @@ BP_INTEGER_UNARY(same, x)
 #define round_i32 same_i32
 #define round_i64 same_i64
 
-#define RUN_FLOAT(name)                                                                                                \
-    static bp_status name##_run(bp_call *call)                                                                         \
-    {                                                                                                                  \
-        bp__run_unary(call, BP_UNARY_##name, 0);                                                                       \
-        return BP_OK;                                                                                                  \
+#define RUN_FLOAT(name)                          \
+    static bp_status name##_run(bp_call *call)   \
+    {                                            \
+        bp__run_unary(call, BP_UNARY_##name, 0); \
+        return BP_OK;                            \
     }
-#define RUN_ANY(name)                                                                                                  \
-    static bp_status name##_run(bp_call *call)                                                                         \
-    {                                                                                                                  \
-        const bp_dtype dtype = call->in[0]->m.dtype;                                                                   \
-        if (bp_is_float(dtype)) bp__run_unary(call, BP_UNARY_##name, 0);                                               \
-        else bp__elementwise(call->out[0], 1, call->in, dtype == BP_I32 ? name##_i32 : name##_i64, NULL);              \
-        return BP_OK;                                                                                                  \
+#define RUN_ANY(name)                                                                                    \
+    static bp_status name##_run(bp_call *call)                                                           \
+    {                                                                                                    \
+        const bp_dtype dtype = call->in[0]->m.dtype;                                                     \
+        if (bp_is_float(dtype))                                                                          \
+            bp__run_unary(call, BP_UNARY_##name, 0);                                                     \
+        else                                                                                             \
+            bp__elementwise(call->out[0], 1, call->in, dtype == BP_I32 ? name##_i32 : name##_i64, NULL); \
+        return BP_OK;                                                                                    \
     }
 
 /* ---- rows ---- */
@@ -67,31 +69,45 @@ static const bp_case positive[] = {
 };
 enum { VALUE = BP_OP_STRIDED | BP_OP_INPLACE | BP_OP_METHOD };
 
-#define ROW(NAME, SUMMARY, DETAIL, FLAGS, PROMOTE, NEEDS_IN, NEEDS_OUT, GRADIENT, CASES)                               \
-    const bp_op bp__op_##NAME = {                                                                                      \
-        .name = #NAME, .group = "elementwise", .summary = SUMMARY, .detail = DETAIL, .inputs = x_input, .n_out = 1,    \
-        .outputs = "y: like x", .flags = VALUE | (FLAGS), .promote = PROMOTE, .needs_in = NEEDS_IN, .needs_out = NEEDS_OUT, \
-        .infer = bp_infer_same, .run = NAME##_run, .gradient = GRADIENT, .cases = CASES,                               \
+#define ROW(NAME, SUMMARY, DETAIL, FLAGS, PROMOTE, NEEDS_IN, NEEDS_OUT, GRADIENT, CASES) \
+    const bp_op bp__op_##NAME = {                                                        \
+        .name = #NAME,                                                                   \
+        .group = "elementwise",                                                          \
+        .summary = SUMMARY,                                                              \
+        .detail = DETAIL,                                                                \
+        .inputs = x_input,                                                               \
+        .n_out = 1,                                                                      \
+        .outputs = "y: like x",                                                          \
+        .flags = VALUE | (FLAGS),                                                        \
+        .promote = PROMOTE,                                                              \
+        .needs_in = NEEDS_IN,                                                            \
+        .needs_out = NEEDS_OUT,                                                          \
+        .infer = bp_infer_same,                                                          \
+        .run = NAME##_run,                                                               \
+        .gradient = GRADIENT,                                                            \
+        .cases = CASES,                                                                  \
     };
 /* A function of floats, whose gradient reads x or reads y; and one that integers keep their dtype through. */
-#define READS_X(NAME, SUMMARY, DETAIL, CASES)                                                                          \
-    RUN_FLOAT(NAME)                                                                                                    \
+#define READS_X(NAME, SUMMARY, DETAIL, CASES) \
+    RUN_FLOAT(NAME)                           \
     ROW(NAME, SUMMARY, DETAIL, 0, BP_PROMOTE_FLOAT, 1, 0, NAME##_gradient, CASES)
-#define READS_Y(NAME, SUMMARY, DETAIL, CASES)                                                                          \
-    RUN_FLOAT(NAME)                                                                                                    \
+#define READS_Y(NAME, SUMMARY, DETAIL, CASES) \
+    RUN_FLOAT(NAME)                           \
     ROW(NAME, SUMMARY, DETAIL, 0, BP_PROMOTE_FLOAT, 0, 1, NAME##_gradient, CASES)
-#define STEPS(NAME, SUMMARY, DETAIL)                                                                                   \
-    RUN_ANY(NAME)                                                                                                      \
+#define STEPS(NAME, SUMMARY, DETAIL) \
+    RUN_ANY(NAME)                    \
     ROW(NAME, SUMMARY, DETAIL, BP_OP_NO_GRADIENT, BP_PROMOTE_COMMON, 0, 0, NULL, anywhere)
 
 RUN_ANY(neg)
 ROW(neg, "the opposite of every element", "y = -x", 0, BP_PROMOTE_COMMON, 0, 0, neg_gradient, anywhere)
 RUN_ANY(abs)
-ROW(abs, "the absolute value of every element", "y = |x|. The gradient at 0 is 0.", BP_OP_KINKED, BP_PROMOTE_COMMON, 1, 0, abs_gradient, anywhere)
+ROW(abs, "the absolute value of every element", "y = |x|. The gradient at 0 is 0.", BP_OP_KINKED, BP_PROMOTE_COMMON, 1, 0, abs_gradient,
+    anywhere)
 RUN_ANY(square)
 ROW(square, "every element times itself", "y = x * x", 0, BP_PROMOTE_COMMON, 1, 0, square_gradient, anywhere)
 
-STEPS(sign, "the sign of every element", "y = 1 for x > 0, -1 for x < 0, else x (0 or NaN). Flat almost everywhere, so it passes no gradient.")
+STEPS(sign, "the sign of every element",
+      "y = 1 for x > 0, -1 for x < 0, else x (0 or NaN). Flat almost everywhere, so it passes no gradient.")
 STEPS(floor, "every element rounded down", "The greatest whole number y <= x. Integers stay as they are. It passes no gradient.")
 STEPS(ceil, "every element rounded up", "The least whole number y >= x. Integers stay as they are. It passes no gradient.")
 STEPS(round, "every element rounded to the nearest whole number",
@@ -106,7 +122,8 @@ READS_X(log, "the natural logarithm of every element", "y = log(x); -infinite at
 READS_X(log1p, "log(1 + x), exact for small x", "y = log(1 + x); -infinite at -1, NaN below. dx = dy / (1 + x)", positive)
 READS_X(sin, "the sine of every element", "y = sin(x), x in radians. dx = dy cos(x)", anywhere)
 READS_X(cos, "the cosine of every element", "y = cos(x), x in radians. dx = -dy sin(x)", anywhere)
-READS_X(erf, "the error function of every element", "y = 2/sqrt(pi) times the integral of exp(-t^2) for t from 0 to x. dx = dy 2/sqrt(pi) exp(-x^2)", anywhere)
+READS_X(erf, "the error function of every element",
+        "y = 2/sqrt(pi) times the integral of exp(-t^2) for t from 0 to x. dx = dy 2/sqrt(pi) exp(-x^2)", anywhere)
 
 /* ---- clamp ---- */
 
@@ -117,33 +134,33 @@ static const bp_option clamp_options[] = {
 };
 
 typedef struct clamp_bounds {
+    bp_ctx *ctx;
+    bp_dtype dtype;
     double min, max;
     int64_t lowest, highest; /* the whole numbers between them */
 } clamp_bounds;
 
-#define CLAMP_FLOAT(name, T)                                                                                           \
-    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                     \
-    {                                                                                                                  \
-        const clamp_bounds *b = (const clamp_bounds *)arg;                                                             \
-        const T min = (T)b->min, max = (T)b->max;                                                                      \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            const T x = ((const T *)(const void *)p[1])[i * s[1]];                                                     \
-            ((T *)(void *)p[0])[i * s[0]] = x < min ? min : x > max ? max : x;                                         \
-        }                                                                                                              \
-    }
-CLAMP_FLOAT(clamp_f32, float)
-CLAMP_FLOAT(clamp_f64, double)
+/* max(x, min), then min(that, max): two kernels over elements that are still in the cache. */
+static void clamp_float(int64_t n, char *const *p, const int64_t *s, const void *arg)
+{
+    const clamp_bounds *b = (const clamp_bounds *)arg;
+    const bp_kernels *k = bp_kernels_of(b->ctx, b->dtype);
+    const float min = (float)b->min, max = (float)b->max;
+    const bool f32 = b->dtype == BP_F32;
+    k->binary[BP_BINARY_maximum](n, p[1], s[1], f32 ? (const void *)&min : &b->min, 0, p[0], s[0], 0);
+    k->binary[BP_BINARY_minimum](n, p[0], s[0], f32 ? (const void *)&max : &b->max, 0, p[0], s[0], 0);
+}
 
-#define CLAMP_INTEGER(name, T, LEAST, MOST)                                                                            \
-    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                     \
-    {                                                                                                                  \
-        const clamp_bounds *b = (const clamp_bounds *)arg;                                                             \
-        const T min = (T)(b->lowest < LEAST ? LEAST : b->lowest > MOST ? MOST : b->lowest);                            \
-        const T max = (T)(b->highest < LEAST ? LEAST : b->highest > MOST ? MOST : b->highest);                         \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            const T x = ((const T *)(const void *)p[1])[i * s[1]];                                                     \
-            ((T *)(void *)p[0])[i * s[0]] = x < min ? min : x > max ? max : x;                                         \
-        }                                                                                                              \
+#define CLAMP_INTEGER(name, T, LEAST, MOST)                                                    \
+    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)             \
+    {                                                                                          \
+        const clamp_bounds *b = (const clamp_bounds *)arg;                                     \
+        const T min = (T)(b->lowest < LEAST ? LEAST : b->lowest > MOST ? MOST : b->lowest);    \
+        const T max = (T)(b->highest < LEAST ? LEAST : b->highest > MOST ? MOST : b->highest); \
+        for (int64_t i = 0; i < n; i++) {                                                      \
+            const T x = ((const T *)(const void *)p[1])[i * s[1]];                             \
+            ((T *)(void *)p[0])[i * s[0]] = x < min ? min : x > max ? max : x;                 \
+        }                                                                                      \
     }
 CLAMP_INTEGER(clamp_i32, int32_t, INT32_MIN, INT32_MAX)
 CLAMP_INTEGER(clamp_i64, int64_t, INT64_MIN, INT64_MAX)
@@ -153,7 +170,7 @@ static int64_t to_whole(double v) { return v <= -0x1p63 ? INT64_MIN : v >= 0x1p6
 static clamp_bounds bounds_of(const bp_call *call)
 {
     const double min = call->args[0].as.f, max = call->args[1].as.f;
-    return (clamp_bounds){ min, max, to_whole(ceil(min)), to_whole(floor(max)) };
+    return (clamp_bounds){ call->ctx, call->in[0]->m.dtype, min, max, to_whole(ceil(min)), to_whole(floor(max)) };
 }
 
 static bp_status clamp_infer(bp_call *call)
@@ -167,8 +184,7 @@ static bp_status clamp_run(bp_call *call)
 {
     const clamp_bounds b = bounds_of(call);
     const bp_dtype dtype = call->in[0]->m.dtype;
-    bp__elementwise(call->out[0], 1, call->in,
-                    dtype == BP_F32 ? clamp_f32 : dtype == BP_F64 ? clamp_f64 : dtype == BP_I32 ? clamp_i32 : clamp_i64, &b);
+    bp__elementwise(call->out[0], 1, call->in, bp_is_float(dtype) ? clamp_float : dtype == BP_I32 ? clamp_i32 : clamp_i64, &b);
     return BP_OK;
 }
 
@@ -197,15 +213,15 @@ const bp_op bp__op_clamp = {
                                 { 0 } },
 };
 
-#define CLAMP_GRAD(name, T)                                                                                            \
-    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                     \
-    {                                                                                                                  \
-        const clamp_bounds *b = (const clamp_bounds *)arg;                                                             \
-        const T min = (T)b->min, max = (T)b->max;                                                                      \
-        for (int64_t i = 0; i < n; i++) {                                                                              \
-            const T dy = ((const T *)(const void *)p[1])[i * s[1]], x = ((const T *)(const void *)p[2])[i * s[2]];     \
-            ((T *)(void *)p[0])[i * s[0]] = x < min || x > max ? 0 : dy;                                               \
-        }                                                                                                              \
+#define CLAMP_GRAD(name, T)                                                                                        \
+    static void name(int64_t n, char *const *p, const int64_t *s, const void *arg)                                 \
+    {                                                                                                              \
+        const clamp_bounds *b = (const clamp_bounds *)arg;                                                         \
+        const T min = (T)b->min, max = (T)b->max;                                                                  \
+        for (int64_t i = 0; i < n; i++) {                                                                          \
+            const T dy = ((const T *)(const void *)p[1])[i * s[1]], x = ((const T *)(const void *)p[2])[i * s[2]]; \
+            ((T *)(void *)p[0])[i * s[0]] = x < min || x > max ? 0 : dy;                                           \
+        }                                                                                                          \
     }
 CLAMP_GRAD(clamp_grad_f32, float)
 CLAMP_GRAD(clamp_grad_f64, double)

@@ -142,7 +142,8 @@ bp_status bp_plan_begin(bp_ctx *ctx, int n_inputs, bp_tensor *const *inputs)
 {
     if (ctx->capture_id) return bp_fail(ctx, BP_ESTATE, "capture: another capture is open; a captured function cannot capture");
     for (int i = 0; i < n_inputs; i++) {
-        if (!bp_tensor_is_contiguous(inputs[i])) return bp_fail(ctx, BP_EINVAL, "capture: argument %d is a view with gaps; make it contiguous", i + 1);
+        if (!bp_tensor_is_contiguous(inputs[i]))
+            return bp_fail(ctx, BP_EINVAL, "capture: argument %d is a view with gaps; make it contiguous", i + 1);
         if (inputs[i]->var)
             return bp_fail(ctx, BP_EINVAL,
                            "capture: argument %d requires a gradient, which cannot flow out of a captured function; "
@@ -204,8 +205,9 @@ void bp_plan_abandon(bp_ctx *ctx)
 static bp_status finish(bp_plan *p, int n_outputs, bp_tensor *const *outputs)
 {
     p->outputs = (bp_spot *)bp_mem_zeroed(p->ctx, (size_t)n_outputs * sizeof *p->outputs);
-    if (!p->outputs) return BP_ENOMEM;
-    p->n_outputs = n_outputs;
+    p->heads = (bp_tensor **)bp_mem_zeroed(p->ctx, (size_t)n_outputs * sizeof *p->heads);
+    p->n_outputs = n_outputs; /* what bp_plan_free takes their sizes from */
+    if (!p->outputs || !p->heads) return BP_ENOMEM;
     for (int i = 0; i < n_outputs; i++) {
         BP_TRY(spot_of(p, outputs[i], &p->outputs[i]));
         bp_place *place = &p->places[p->outputs[i].place];
@@ -224,7 +226,9 @@ bp_status bp_plan_end(bp_ctx *ctx, int n_outputs, bp_tensor *const *outputs, bp_
     /* still open while spots are looked up: a storage's birth is compared with the capture's number */
     bp_status status = finish(p, n_outputs, outputs);
     close_capture(ctx);
-    if (status != BP_OK) bp_plan_free(p);
-    else *plan = p;
+    if (status != BP_OK)
+        bp_plan_free(p);
+    else
+        *plan = p;
     return status;
 }

@@ -1,8 +1,8 @@
 /* layout.c - which steps are needed, how long each temporary lives, and where it lies in the arena.
  *
- * A step lives when it writes something that outlasts the replay (external memory, an argument, a random state) or something that a later living
- * step or the caller reads. Temporaries are placed greedily by size: largest first, each at the lowest offset that no other temporary alive at the
- * same time occupies (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020). */
+ * A step lives when it writes something that outlasts the replay (external memory, an argument, a random state) or something that a later
+ * living step or the caller reads. Temporaries are placed greedily by size: largest first, each at the lowest offset that no other
+ * temporary alive at the same time occupies (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020). */
 #include "../base/memory.h"
 #include "plan.h"
 
@@ -57,11 +57,12 @@ static void find_living(bp_plan *p)
     for (int64_t i = 0; i < p->n_places; i++) p->places[i].first = p->places[i].last = -1;
     for (int64_t k = 0; k < p->n_steps; k++) {
         if (p->steps[k].op->flags & BP_OP_VIEW) p->steps[k].live = false; /* its places are marked; it has nothing to run */
-        if (p->steps[k].live) visit(p, &p->steps[k], mark_lifetime, &k);
+        if (p->steps[k].live && !p->steps[k].constant) visit(p, &p->steps[k], mark_lifetime, &k);
     }
 }
 
-/* Sorts place numbers by size, largest first; equal sizes by birth. Insertion into a heap-free merge: plans have some hundred temporaries. */
+/* Sorts place numbers by size, largest first; equal sizes by birth. Insertion into a heap-free merge: plans have some hundred temporaries.
+ */
 static void sort_by_size(const bp_plan *p, int64_t *order, int64_t *tmp, int64_t n)
 {
     if (n < 2) return;
@@ -97,7 +98,7 @@ bp_status bp_plan_layout(bp_plan *p)
     if (!order) return BP_ENOMEM;
     for (int64_t i = 0; i < p->n_places; i++) {
         bp_place *place = &p->places[i];
-        if (place->kind == BP_PLACE_TEMP && place->first >= 0 && !place->output) order[n++] = i;
+        if (place->kind == BP_PLACE_TEMP && place->first >= 0 && !place->output && !place->constant) order[n++] = i;
     }
     int64_t *placed = order + p->n_places;
     sort_by_size(p, order, order + 2 * p->n_places, n);

@@ -1,11 +1,10 @@
 /* plan.h - a captured step.
  *
- * During a capture the plan listens at the door and notes each call: the op, its options, and for each tensor a `spot`: which place its memory
- * is and how it looks at it. A place is one storage, of one of three kinds:
- *   EXTERNAL  it existed before the capture (parameters, optimizer state, random counters): kept alive, used where it is;
- *   INPUT     an argument of the captured function: each replay brings its own;
- *   TEMP      born during the capture: gets room in the arena for its lifetime, or storage of its own when it is handed out.
- * Nothing here speaks of memory addresses until replay. */
+ * During a capture the plan listens at the door and notes each call: the op, its options, and for each tensor a `spot`: which place its
+ * memory is and how it looks at it. A place is one storage, of one of three kinds: EXTERNAL  it existed before the capture (parameters,
+ * optimizer state, random counters): kept alive, used where it is; INPUT     an argument of the captured function: each replay brings its
+ * own; TEMP      born during the capture: gets room in the arena for its lifetime, or storage of its own when it is handed out. Nothing
+ * here speaks of memory addresses until replay. */
 #ifndef BP_PLAN_H
 #define BP_PLAN_H
 
@@ -17,28 +16,31 @@ typedef struct bp_place {
     bp_place_kind kind;
     uint64_t storage_id;
     size_t bytes;
-    int input;            /* INPUT: number of the argument */
-    bool output;          /* TEMP that is handed out */
-    bool written;         /* by some step */
+    int input;    /* INPUT: number of the argument */
+    bool output;  /* TEMP that is handed out */
+    bool written; /* by some step */
     bool live;
-    int64_t first, last;  /* TEMP: steps that define and last use it */
-    size_t offset;        /* TEMP in the arena */
-    bp_storage *storage;  /* where it is during a replay */
+    bool constant;       /* TEMP that holds the same in every replay: computed when the plan is made ready */
+    int64_t first, last; /* TEMP: steps that define and last use it */
+    size_t offset;       /* TEMP in the arena */
+    bp_storage *storage; /* where it is during a replay */
+    int heads;           /* how many of the plan's heads look at it */
 } bp_place;
 
 typedef struct bp_spot {
-    int64_t place;        /* -1: left out */
-    bp_meta meta;         /* offset counts from the start of the place */
+    int64_t place; /* -1: left out */
+    bp_meta meta;  /* offset counts from the start of the place */
 } bp_spot;
 
 typedef struct bp_step {
     const bp_op *op;
-    const char *where;    /* path of the layer, owned by the plan; NULL: none */
+    const char *where; /* path of the layer, owned by the plan; NULL: none */
     int n_in, n_out;
-    int64_t spot;         /* first of its n_in + n_out spots */
+    int64_t spot; /* first of its n_in + n_out spots */
     bp_arg args[BP_MAX_ARGS];
     bool live;
-    bool dropped;         /* made superfluous by a rewriting */
+    bool dropped;  /* made superfluous by a rewriting */
+    bool constant; /* runs once, when the plan is made ready */
 } bp_step;
 
 /* A step made ready: tensors that look at the right memory. */
@@ -49,11 +51,11 @@ typedef struct bp_ready {
 
 struct bp_plan {
     bp_ctx *ctx;
-    uint64_t id, moved;   /* number of the capture; ctx->moved at that time */
+    uint64_t id, moved; /* number of the capture; ctx->moved at that time */
 
     bp_place *places;
     int64_t n_places, cap_places;
-    int64_t *hash;        /* open addressing: storage id -> place + 1, for EXTERNAL and TEMP */
+    int64_t *hash; /* open addressing: storage id -> place + 1, for EXTERNAL and TEMP */
     int64_t n_hash;
     bp_spot *spots;
     int64_t n_spots, cap_spots;
@@ -67,14 +69,19 @@ struct bp_plan {
     uint64_t *input_storage;
     int n_outputs;
     bp_spot *outputs;
+    bp_tensor **heads; /* one per output: what the last replay handed out, when it is a TEMP, so that it can be handed out again */
+    int64_t *written;  /* places outside the arena that a replay writes: their versions rise */
+    int64_t n_written;
 
     bp_storage *arena;
     size_t arena_bytes, temporary_bytes;
-    bp_tensor *tensors;   /* one per spot of a live step */
-    bp_tensor **slots;    /* the calls' in[] point in here */
+    bp_tensor *tensors; /* one per spot of a live step */
+    bp_tensor **slots;  /* the calls' in[] point in here */
     int64_t n_tensors;
     bp_ready *runs;
-    int64_t n_runs;
+    int64_t n_runs, cap_runs;
+    double *seconds; /* per run, summed over `timed` replays; NULL: not profiled */
+    int64_t timed;
     bp_listener listener;
 };
 

@@ -12,7 +12,7 @@ static bp_status make_storages(bp_plan *p)
     for (int64_t i = 0; i < p->n_places; i++) {
         bp_place *place = &p->places[i];
         if (place->kind == BP_PLACE_INPUT) BP_TRY(bp_storage_wrap(p->ctx, NULL, place->bytes, NULL, NULL, &place->storage));
-        else if (place->kind == BP_PLACE_TEMP && place->output) BP_TRY(bp_storage_new(p->ctx, place->bytes, &place->storage));
+        else if (place->kind == BP_PLACE_TEMP && (place->output || (place->constant && place->live))) BP_TRY(bp_storage_new(p->ctx, place->bytes, &place->storage));
     }
     return BP_OK;
 }
@@ -28,14 +28,42 @@ static void make_tensor(bp_plan *p, const bp_spot *spot, bp_tensor *t)
     if (!place->storage) t->m.offset += (int64_t)(place->offset / bp_dtype_size(spot->meta.dtype));
 }
 
+static bp_status note_written(bp_plan *p)
+{
+    p->written = (int64_t *)bp_mem_new(p->ctx, (size_t)p->n_places * sizeof *p->written);
+    if (!p->written) return BP_ENOMEM;
+    for (int64_t i = 0; i < p->n_places; i++)
+        if (p->places[i].written && p->places[i].kind != BP_PLACE_TEMP) p->written[p->n_written++] = i;
+    return BP_OK;
+}
+
+/* Constant steps run now, and leave the list of runs. */
+static bp_status compute_constants(bp_plan *p)
+{
+    int64_t kept = 0, k = 0;
+    unsigned mode = bp_float_enter();
+    bp_status status = BP_OK;
+    for (int64_t step = 0; step < p->n_steps; step++) {
+        if (!p->steps[step].live) continue;
+        bp_ready *r = &p->runs[k++];
+        if (p->steps[step].constant && status == BP_OK) status = r->call.op->run(&r->call);
+        if (!p->steps[step].constant) p->runs[kept++] = *r;
+    }
+    bp_float_leave(mode);
+    p->n_runs = kept;
+    return status;
+}
+
 bp_status bp_plan_prepare(bp_plan *p)
 {
     BP_TRY(make_storages(p));
+    BP_TRY(note_written(p));
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].live) {
             p->n_runs++;
             p->n_tensors += p->steps[k].n_in + p->steps[k].n_out;
         }
+    p->cap_runs = p->n_runs;
     p->tensors = (bp_tensor *)bp_mem_zeroed(p->ctx, (size_t)p->n_tensors * sizeof *p->tensors);
     p->slots = (bp_tensor **)bp_mem_zeroed(p->ctx, (size_t)p->n_tensors * sizeof *p->slots);
     p->runs = (bp_ready *)bp_mem_zeroed(p->ctx, (size_t)p->n_runs * sizeof *p->runs);
@@ -69,7 +97,7 @@ bp_status bp_plan_prepare(bp_plan *p)
         }
         r++;
     }
-    return BP_OK;
+    return compute_constants(p);
 }
 
 static bp_status check_input(bp_plan *p, int i, const bp_tensor *t)
@@ -81,18 +109,55 @@ static bp_status check_input(bp_plan *p, int i, const bp_tensor *t)
                    bp_shape_text(t->m.ndim, t->m.shape, have), bp_dtype_name(m->dtype), bp_shape_text(m->ndim, m->shape, want));
 }
 
-/* Whoever still holds what the last replay handed out keeps it: this replay gets fresh memory. */
+static void drop_head(bp_plan *p, int i)
+{
+    if (!p->heads[i]) return;
+    p->places[p->outputs[i].place].heads--;
+    bp_tensor_release(p->heads[i]);
+    p->heads[i] = NULL;
+}
+
+/* Whoever still holds what the last replay handed out keeps it: this replay gets fresh memory. A head that nobody else holds, and that is as it
+ * was made, can be handed out again. */
 static bp_status renew_outputs(bp_plan *p)
 {
     for (int i = 0; i < p->n_outputs; i++) {
+        const bp_tensor *t = p->heads[i];
+        if (t && (t->refs > 1 || t->var || t->storage != p->places[p->outputs[i].place].storage)) drop_head(p, i);
+    }
+    for (int i = 0; i < p->n_outputs; i++) {
         bp_place *place = &p->places[p->outputs[i].place];
-        if (place->kind != BP_PLACE_TEMP || place->storage->refs == 1) continue;
+        if (place->kind != BP_PLACE_TEMP || place->storage->refs == 1 + place->heads) continue;
         bp_storage *fresh;
         BP_TRY(bp_storage_new(p->ctx, place->bytes, &fresh));
+        for (int k = 0; k < p->n_outputs; k++)
+            if (p->outputs[k].place == p->outputs[i].place) drop_head(p, k);
         for (int64_t k = 0; k < p->n_tensors; k++)
             if (p->tensors[k].storage == place->storage) p->tensors[k].storage = fresh;
         bp_storage_release(place->storage);
         place->storage = fresh;
+    }
+    return BP_OK;
+}
+
+/* Output i for the caller, who owns one reference. */
+static bp_status hand_out(bp_plan *p, int i, bp_tensor *const *inputs, bp_tensor **out)
+{
+    const bp_spot *spot = &p->outputs[i];
+    bp_place *place = &p->places[spot->place];
+    if (place->kind == BP_PLACE_INPUT) {
+        bp_meta m = spot->meta;
+        m.offset += inputs[place->input]->m.offset;
+        return bp_tensor_over(p->ctx, &m, inputs[place->input]->storage, out);
+    }
+    if (p->heads[i]) {
+        *out = bp_tensor_retain(p->heads[i]);
+        return BP_OK;
+    }
+    BP_TRY(bp_tensor_over(p->ctx, &spot->meta, place->storage, out));
+    if (place->kind == BP_PLACE_TEMP) {
+        p->heads[i] = bp_tensor_retain(*out);
+        place->heads++;
     }
     return BP_OK;
 }
@@ -114,28 +179,20 @@ bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_ten
     bp_status status = BP_OK;
     for (int64_t k = 0; k < p->n_runs && status == BP_OK; k++) {
         ctx->where = p->runs[k].where;
+        const double start = p->seconds ? bp_now(ctx) : 0;
         status = p->runs[k].call.op->run(&p->runs[k].call);
+        if (p->seconds) p->seconds[k] += bp_now(ctx) - start;
     }
+    p->timed += p->seconds != NULL;
     bp_float_leave(mode);
     ctx->where = where;
-    for (int64_t i = 0; i < p->n_places; i++) {
-        bp_place *place = &p->places[i];
-        if (place->kind == BP_PLACE_EXTERNAL && place->written) place->storage->version++;
-        if (place->kind == BP_PLACE_INPUT && place->written) inputs[place->input]->storage->version++;
+    for (int64_t i = 0; i < p->n_written; i++) {
+        bp_place *place = &p->places[p->written[i]];
+        (place->kind == BP_PLACE_INPUT ? inputs[place->input]->storage : place->storage)->version++;
     }
     BP_TRY(status);
     for (int i = 0; i < p->n_outputs; i++) out[i] = NULL;
-    for (int i = 0; i < p->n_outputs && status == BP_OK; i++) {
-        const bp_spot *spot = &p->outputs[i];
-        bp_place *place = &p->places[spot->place];
-        bp_meta m = spot->meta;
-        bp_storage *s = place->storage;
-        if (place->kind == BP_PLACE_INPUT) {
-            s = inputs[place->input]->storage;
-            m.offset += inputs[place->input]->m.offset;
-        }
-        status = bp_tensor_over(ctx, &m, s, &out[i]);
-    }
+    for (int i = 0; i < p->n_outputs && status == BP_OK; i++) status = hand_out(p, i, inputs, &out[i]);
     if (status != BP_OK)
         for (int i = 0; i < p->n_outputs; i++) {
             bp_tensor_release(out[i]);
@@ -147,6 +204,7 @@ bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_ten
 void bp_plan_free(bp_plan *p)
 {
     bp_ctx *ctx = p->ctx;
+    for (int i = 0; i < p->n_outputs && p->heads; i++) drop_head(p, i);
     for (int64_t i = 0; i < p->n_places; i++) bp_storage_release(p->places[i].storage);
     bp_storage_release(p->arena);
     for (int64_t i = 0; i < p->n_names; i++) bp_mem_free(ctx, p->names[i], strlen(p->names[i]) + 1);
@@ -159,9 +217,12 @@ void bp_plan_free(bp_plan *p)
     FREE(input_meta, p->n_inputs);
     FREE(input_storage, p->n_inputs);
     FREE(outputs, p->n_outputs);
+    FREE(heads, p->n_outputs);
+    FREE(written, p->n_places);
     FREE(tensors, p->n_tensors);
     FREE(slots, p->n_tensors);
-    FREE(runs, p->n_runs);
+    FREE(runs, p->cap_runs);
+    FREE(seconds, p->cap_runs);
 #undef FREE
     bp_mem_free(ctx, p, sizeof *p);
 }
@@ -170,6 +231,8 @@ void bp_plan_release(bp_plan *p)
 {
     if (p) bp_plan_free(p);
 }
+
+const bp_op *bp_plan_op(const bp_plan *p, int index) { return index >= 0 && index < p->n_runs ? p->runs[index].call.op : NULL; }
 
 bp_plan_info bp_plan_describe(const bp_plan *p)
 {

@@ -1,5 +1,8 @@
 /* rewrite.c - what a plan may do otherwise than it was noted, with the same bits.
  *
+ * What depends on numbers of the program alone (the seed 1 of a backward and the factors it meets first) is computed once, when the plan is
+ * made ready.
+ *
  * A result that is only copied to where it belongs (the gradient of a parameter into the gradient block) is computed there:
  *     t = conv2d_grad_weight(...);  copy(t) -> block[a..b]     becomes     block[a..b] = conv2d_grad_weight(...)
  * when nobody else reads t and nothing touches block[a..b] in between. */
@@ -73,11 +76,55 @@ static void compute_in_place_of_copy(bp_plan *p, bp_step *copy, const int64_t *u
     copy->dropped = true;
 }
 
+/* ---- constants ---- */
+
+static bool is_constant(const bp_plan *p, int64_t place)
+{
+    if (place < 0) return true;
+    const bp_place *at = &p->places[place];
+    return at->constant || (at->kind == BP_PLACE_EXTERNAL && at->storage->constant);
+}
+
+/* writes[t]: how many steps write place t. */
+static void find_constants(bp_plan *p, const int64_t *writes)
+{
+    for (int64_t k = 0; k < p->n_steps; k++) {
+        bp_step *s = &p->steps[k];
+        const bp_spot *spots = spots_of(p, s);
+        bool constant = !(s->op->flags & BP_OP_VIEW);
+        int i = 0;
+        for (const bp_input *d = s->op->inputs; d->name && i < s->n_in; i++, d += !(d->flags & BP_IN_VARIADIC))
+            if (d->flags & (BP_IN_MUTATED | BP_IN_STREAM)) constant = false;
+        for (i = 0; i < s->n_in && constant; i++) constant = is_constant(p, spots[i].place);
+        for (i = s->n_in; i < s->n_in + s->n_out && constant; i++) {
+            const bp_place *at = &p->places[spots[i].place];
+            constant = at->kind == BP_PLACE_TEMP && !at->output && writes[spots[i].place] == 1;
+        }
+        if (!constant) continue;
+        s->constant = true;
+        for (i = s->n_in; i < s->n_in + s->n_out; i++) p->places[spots[i].place].constant = true;
+    }
+}
+
+static void count_writes(bp_plan *p, int64_t *writes)
+{
+    for (int64_t k = 0; k < p->n_steps; k++) {
+        bp_step *s = &p->steps[k];
+        if (s->op->flags & BP_OP_VIEW) continue;
+        int i = 0;
+        for (const bp_input *d = s->op->inputs; d->name && i < s->n_in; i++, d += !(d->flags & BP_IN_VARIADIC))
+            if ((d->flags & (BP_IN_MUTATED | BP_IN_STREAM)) && spots_of(p, s)[i].place >= 0) writes[spots_of(p, s)[i].place]++;
+        for (i = s->n_in; i < s->n_in + s->n_out; i++) writes[spots_of(p, s)[i].place]++;
+    }
+}
+
 bp_status bp_plan_rewrite(bp_plan *p)
 {
-    size_t bytes = (size_t)(p->n_places + 1) * sizeof(int64_t);
-    int64_t *uses = (int64_t *)bp_mem_zeroed(p->ctx, bytes);
+    size_t bytes = 2 * (size_t)(p->n_places + 1) * sizeof(int64_t);
+    int64_t *uses = (int64_t *)bp_mem_zeroed(p->ctx, bytes), *writes = uses + p->n_places;
     if (!uses) return BP_ENOMEM;
+    count_writes(p, writes);
+    find_constants(p, writes);
     for (int64_t k = 0; k < p->n_steps; k++) {
         bp_step *s = &p->steps[k];
         if (s->op->flags & BP_OP_VIEW) continue;

@@ -10,8 +10,10 @@ int64_t bp_shape_count(int ndim, const int64_t *shape)
     bool zero = false;
     for (int i = 0; i < ndim; i++) {
         if (shape[i] < 0) return -1;
-        if (shape[i] == 0) zero = true;
-        else if (__builtin_mul_overflow(n, shape[i], &n) || n > (int64_t)1 << 59) return -1;
+        if (shape[i] == 0)
+            zero = true;
+        else if (__builtin_mul_overflow(n, shape[i], &n) || n > (int64_t)1 << 59)
+            return -1;
     }
     return zero ? 0 : n;
 }
@@ -21,14 +23,11 @@ void bp_shape_strides(int ndim, const int64_t *shape, int64_t *stride)
     int64_t s = 1;
     for (int i = ndim - 1; i >= 0; i--) {
         stride[i] = s;
-        s *= shape[i] > 0 ? shape[i] : 1;
+        s = (int64_t)((uint64_t)s * (uint64_t)(shape[i] > 0 ? shape[i] : 1)); /* a shape too large is refused by whoever counts it */
     }
 }
 
-bool bp_shape_equal(int na, const int64_t *a, int nb, const int64_t *b)
-{
-    return na == nb && memcmp(a, b, sizeof *a * (size_t)na) == 0;
-}
+bool bp_shape_equal(int na, const int64_t *a, int nb, const int64_t *b) { return na == nb && memcmp(a, b, sizeof *a * (size_t)na) == 0; }
 
 const char *bp_shape_text(int ndim, const int64_t *shape, char *buf)
 {

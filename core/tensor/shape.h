@@ -27,13 +27,14 @@ bp_status bp_shape_axis(bp_ctx *ctx, const char *who, int64_t axis, int ndim, in
 /* dst: dtype, shape, row-major strides, offset 0. */
 void bp_meta_set(bp_meta *dst, bp_dtype dtype, int ndim, const int64_t *shape);
 
-/* Walks up to BP_WALK_MAX tensors of one (broadcast) shape together. Dimensions are sorted and merged so that the inner run is as long as can be. */
+/* Walks up to BP_WALK_MAX tensors of one (broadcast) shape together. Dimensions are sorted and merged so that the inner run is as long as
+ * can be. */
 #define BP_WALK_MAX 4
 typedef struct bp_walk {
-    int n, ndim;                                  /* operands; outer dimensions left after merging, the inner one excluded */
-    int64_t inner;                                /* length of the inner run */
+    int n, ndim;   /* operands; outer dimensions left after merging, the inner one excluded */
+    int64_t inner; /* length of the inner run */
     int64_t inner_stride[BP_WALK_MAX];
-    int64_t outer;                                /* number of runs */
+    int64_t outer; /* number of runs */
     int64_t shape[BP_MAX_DIMS], stride[BP_WALK_MAX][BP_MAX_DIMS];
 } bp_walk;
 /* strides[k] are operand k's strides over `shape` (0 where broadcast). */

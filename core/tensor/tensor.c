@@ -15,15 +15,13 @@ const char *bp_dtype_name(bp_dtype dtype)
     return (unsigned)dtype < BP_DTYPE_COUNT ? names[dtype] : "unknown";
 }
 
-size_t bp_dtype_size(bp_dtype dtype)
-{
-    static const unsigned char sizes[] = {
+const unsigned char bp__dtype_bytes[] = {
 #define X(code, name, type, st) sizeof(type),
-        BP_DTYPE_MAP(X)
+    BP_DTYPE_MAP(X)
 #undef X
-    };
-    return sizes[dtype];
-}
+};
+
+size_t bp_dtype_size(bp_dtype dtype) { return bp__dtype_bytes[dtype]; }
 
 bool bp_dtype_find(const char *name, bp_dtype *dtype)
 {
@@ -83,8 +81,10 @@ bp_storage *bp_storage_retain(bp_storage *s)
 void bp_storage_release(bp_storage *s)
 {
     if (!s || --s->refs > 0) return;
-    if (s->block) bp_block_free(s->ctx, s->data, s->block);
-    else if (s->release_owner) s->release_owner(s->owner);
+    if (s->block)
+        bp_block_free(s->ctx, s->data, s->block);
+    else if (s->release_owner)
+        s->release_owner(s->owner);
     bp_mem_free(s->ctx, s, sizeof *s);
 }
 
@@ -107,8 +107,13 @@ bp_status bp_tensor_like(bp_ctx *ctx, const bp_meta *meta, bp_tensor **out)
 {
     bp_meta m;
     bp_storage *s;
+    int64_t count = bp_shape_count(meta->ndim, meta->shape);
+    if (count < 0) {
+        char text[200];
+        return bp_fail(ctx, BP_EINVAL, "tensor: %s has more elements than can be addressed", bp_shape_text(meta->ndim, meta->shape, text));
+    }
     bp_meta_set(&m, meta->dtype, meta->ndim, meta->shape);
-    BP_TRY(bp_storage_new(ctx, (size_t)bp_shape_count(m.ndim, m.shape) * bp_dtype_size(m.dtype), &s));
+    BP_TRY(bp_storage_new(ctx, (size_t)count * bp_dtype_size(m.dtype), &s));
     bp_status status = bp_tensor_over(ctx, &m, s, out);
     bp_storage_release(s);
     return status;
@@ -119,15 +124,10 @@ bp_status bp_tensor_alias(bp_tensor *t, bp_tensor **out) { return bp_tensor_over
 bp_status bp_tensor_new(bp_ctx *ctx, bp_dtype dtype, int ndim, const int64_t *shape, bp_tensor **out)
 {
     if ((unsigned)dtype >= BP_DTYPE_COUNT) return bp_fail(ctx, BP_EINVAL, "tensor: unknown dtype %d", (int)dtype);
-    if (ndim < 0 || ndim > BP_MAX_DIMS)
-        return bp_fail(ctx, BP_EINVAL, "tensor: %d dimensions; 0 to %d are expected", ndim, BP_MAX_DIMS);
+    if (ndim < 0 || ndim > BP_MAX_DIMS) return bp_fail(ctx, BP_EINVAL, "tensor: %d dimensions; 0 to %d are expected", ndim, BP_MAX_DIMS);
     for (int i = 0; i < ndim; i++)
         if (shape[i] < 0)
             return bp_fail(ctx, BP_EINVAL, "tensor: size %lld in dimension %d; sizes are 0 or more", (long long)shape[i], i + ctx->base);
-    if (bp_shape_count(ndim, shape) < 0) {
-        char text[200];
-        return bp_fail(ctx, BP_EINVAL, "tensor: %s has more elements than can be addressed", bp_shape_text(ndim, shape, text));
-    }
     bp_meta m;
     bp_meta_set(&m, dtype, ndim, shape);
     return bp_tensor_like(ctx, &m, out);

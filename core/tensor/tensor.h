@@ -10,13 +10,14 @@
 typedef struct bp_storage {
     bp_ctx *ctx;
     int refs;
-    uint64_t id;          /* serial of birth */
+    uint64_t id; /* serial of birth */
     uint64_t version;
+    bool constant;          /* a number of the program (2 in x * 2): nobody writes it */
     uint64_t born, written; /* the capture during which it was born or last written; 0: none */
     void *data;
-    size_t bytes;         /* asked for */
-    size_t block;         /* what bp_block_free wants back; 0: memory is not ours */
-    void *owner;          /* with block 0: who keeps the memory alive */
+    size_t bytes; /* asked for */
+    size_t block; /* what bp_block_free wants back; 0: memory is not ours */
+    void *owner;  /* with block 0: who keeps the memory alive */
     void (*release_owner)(void *owner);
 } bp_storage;
 
@@ -26,8 +27,8 @@ struct bp_tensor {
     bp_ctx *ctx;
     int refs;
     bp_meta m;
-    bp_storage *storage;  /* NULL: a husk, whose value was not kept (see autodiff/tape.h) */
-    struct bp_var *var;   /* NULL: no gradient is wanted through it */
+    bp_storage *storage; /* NULL: a husk, whose value was not kept (see autodiff/tape.h) */
+    struct bp_var *var;  /* NULL: no gradient is wanted through it */
 };
 
 bp_status bp_storage_new(bp_ctx *ctx, size_t bytes, bp_storage **out);
@@ -45,10 +46,10 @@ bp_status bp_tensor_alias(bp_tensor *t, bp_tensor **out);
 /* Points t at another place that looks the same (moving parameters into one block); its elements must have been copied before. */
 void bp_tensor_rebind(bp_tensor *t, bp_storage *storage, int64_t offset);
 
-static inline char *bp_data(const bp_tensor *t)
-{
-    return (char *)t->storage->data + (size_t)t->m.offset * bp_dtype_size(t->m.dtype);
-}
+/* What bp_dtype_size looks up, for code that runs at every replayed op. */
+extern const unsigned char bp__dtype_bytes[];
+
+static inline char *bp_data(const bp_tensor *t) { return (char *)t->storage->data + (size_t)t->m.offset * bp__dtype_bytes[t->m.dtype]; }
 static inline int64_t bp_count(const bp_tensor *t)
 {
     int64_t n = 1;

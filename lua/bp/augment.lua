@@ -84,8 +84,8 @@ local P = { "p", "number", min = 0, max = 1, default = 1, named = true, help = "
 -- make(o, x, state, training) gives new images in the dtype of x. random = false: the stage is applied in eval() too.
 local function define(name, kind, summary, fields, make)
   local spec = options.define("augment." .. name, summary, fields)
-  augment[name] = function(given)
-    return setmetatable({ name = name, kind = kind, options = spec:read(given), make = make }, Stage)
+  augment[name] = function(given, ...)
+    return setmetatable({ name = name, kind = kind, options = spec:read(given, ...), make = make }, Stage)
   end
 end
 
@@ -196,12 +196,12 @@ Compose.__index = Compose
 --- Stages one after another.
 ---@param given table stages, and { seed =, interpolation = "bilinear", fill = "reflect", value = 0 }
 ---@return table augmentation call it: x = aug(x), or x, y = aug(x, y); aug:eval() leaves the random stages out
-function augment.compose(given)
+function augment.compose(given, ...)
   local stages, named = {}, {}
   for key, value in pairs(options.is_plain(given) and given or { given }) do
     if math.type(key) == "integer" then stages[key] = value else named[key] = value end
   end
-  local o = compose_spec:read(named)
+  local o = compose_spec:read(named, ...)
   for i, stage in ipairs(stages) do
     if getmetatable(stage) ~= Stage and type(stage) ~= "function" then
       compose_spec:fail("stage %d is %s; expected augment.rotate{...} and the like, or a function of the batch", i, options.describe(stage))

@@ -1,4 +1,5 @@
 --- What fit, evaluate and predict take as data, made into a dataset: a dataset, { x, y }, or tensors.
+---@internal
 local core = require "bp.core"
 local options = require "bp.options"
 

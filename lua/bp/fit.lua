@@ -23,7 +23,8 @@ local fit_spec = options.define("fit", "Trains a compiled model.", {
   { "shuffle", "boolean", default = true, named = true, help = "a new order in every epoch" },
   { "class_weight", "table|tensor", named = true, help = "a weight for each class, in order" },
   { "sample_weight", "tensor", named = true, help = "a weight for each sample" },
-  { "transform", "function", named = true, help = "function (x, y) -> x, y, called with every training batch: augmentation" },
+  { "transform", "function", named = true,
+    help = "function (x, y) -> x, y, called with every training batch, for augmentation; without y, the targets stay" },
   { "callbacks", "table", named = true, help = "list of callbacks" },
   { "steps_per_epoch", "int", min = 1, named = true, help = "stop an epoch after so many steps" },
   { "verbose", "choice|int", choices = { "auto" }, min = 0, max = 2, default = "auto", named = true,
@@ -67,16 +68,28 @@ end
 
 -- The parameters come into being with the first input; the optimizer takes them then.
 local function bind(self, compiled, batch)
-  if #compiled.optimizer.groups > 0 then return end
-  core.pause(core.no_grad, function() core.scope(function() self(batch.x[{ { 1, 1 } }]) end) end)
-  local params = self:parameters{ trainable = true }
-  if #params == 0 then fit_spec:fail("the model has no parameter to train") end
-  compiled.optimizer:bind(params)
+  if #compiled.optimizer.groups == 0 then
+    self:eval()
+    core.pause(core.no_grad, function() core.scope(function() self(batch.x[{ { 1, 1 } }]) end) end)
+    self:train()
+    local params = self:parameters()
+    if #params == 0 then fit_spec:fail("the model has no parameter to train; give it a layer with weights") end
+    compiled.optimizer:bind(params)
+  end
+  if #self:parameters{ trainable = true } == 0 then fit_spec:fail("all parameters are frozen; model:unfreeze() some before training") end
+end
+
+-- A transform may leave y out.
+local function transform(o, batch)
+  local x, y = o.transform(batch.x, batch.y)
+  if x == nil then fit_spec:fail("transform returned nil; expected x, or x and y") end
+  batch.x = x
+  if y ~= nil then batch.y = y end
 end
 
 -- What callbacks see and stop.
 local function new_run(self, compiled, o)
-  local run = { model = self, optimizer = compiled.optimizer, options = o, history = history.new() }
+  local run = { model = self, optimizer = compiled.optimizer, options = o, history = history.new(), steps = {} }
   function run.stop(_, reason) run.stopped = reason or "stopped by a callback" end
   return run
 end
@@ -84,15 +97,15 @@ end
 local function one_epoch(self, run, train, callbacks, bar)
   local o, compiled, count = run.options, model.compiled(self, "fit"), 0
   local captured = o.capture and "fit" or "fit eager"
-  if o.class_weight then captured = run end -- weights of its own: a step of its own
+  local steps = o.class_weight and run.steps or compiled.steps -- weights of its own: a step of its own
   self:train()
   model.reset(compiled)
   for batch in train:batches{ o.batch_size, shuffle = o.shuffle } do
     count = count + 1
     callbacks:batch("begin", count, run)
-    if o.transform then batch.x, batch.y = o.transform(batch.x, batch.y) end
-    bind(self, compiled, batch)
-    local step = model.cached(compiled.steps, captured, function()
+    if o.transform then transform(o, batch) end
+    if count == 1 then bind(self, compiled, batch) end
+    local step = model.cached(steps, captured, function()
       return model.step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture)
     end)
     step(model.arguments(batch))
@@ -119,14 +132,14 @@ end
 ---@param self table
 ---@param given table { data, y, batch_size = 32, epochs = 1, validation =, validation_split = 0, shuffle = true, callbacks = {}, ... }
 ---@return table history what was logged in every epoch: history:plot(), :svg(path), :csv(path), history.val_loss
-local function fit(self, given)
-  local o = fit_spec:read(given)
+local function fit(self, given, ...)
+  local o = fit_spec:read(given, ...)
   local compiled = model.compiled(self, "fit")
   local run = new_run(self, compiled, o)
   local train, validation = datasets(o)
   local steps = math.min(o.steps_per_epoch or math.maxinteger, (#train + o.batch_size - 1) // o.batch_size)
   local bar = progress.new(o.verbose, o.epochs, steps)
-  local callbacks <close> = run_callbacks.new(o.callbacks, run)
+  local callbacks = run_callbacks.new(o.callbacks)
 
   callbacks:train("begin", run)
   for epoch = o.initial_epoch + 1, o.epochs do

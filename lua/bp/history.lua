@@ -2,6 +2,7 @@
 ---
 ---     history.val_loss[3]                 -- a column is a list, one value per epoch
 ---     history:plot(); history:svg "run/history.svg"; history:csv "run/history.csv"
+local check_self = require "bp.methods"
 local core = require "bp.core"
 local logs = require "bp.logs"
 local options = require "bp.options"
@@ -166,5 +167,7 @@ function History:__tostring()
   local last = self.rows[#self.rows]
   return ("history of %d epochs%s"):format(#self.rows, last and ", the last " .. tostring(last) or "")
 end
+
+check_self(History, "history", function(value) return getmetatable(value) == History end)
 
 return history

@@ -26,7 +26,7 @@ function json.decode(text, where) return core.json_decode(text, where) end
 
 --- Writes a value as JSON: strings, finite numbers, booleans, json.null, lists without holes, tables with string keys.
 ---@param value any
----@param given table|nil { empty = "object" or "array": what an empty table is (default "object"), indent = spaces for a level (default 0) }
+---@param given table|nil { empty = "object": what an empty table is, or "array"; indent = 0: spaces for a level }
 ---@return string text
 function json.encode(value, given) return core.json_encode(value, given) end
 

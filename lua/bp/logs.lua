@@ -1,5 +1,6 @@
 --- Named numbers in a fixed order, { loss = 0.25, accuracy = 0.91 }: what evaluate returns and callbacks receive. print shows them in that
 --- order.
+---@internal
 local logs = {}
 
 local order_of = setmetatable({}, { __mode = "k" })

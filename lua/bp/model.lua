@@ -57,8 +57,8 @@ end
 --- Says how the model is trained: optimizer, loss and metrics.
 ---@param given table { optimizer = "rmsprop", loss =, metrics = {} }
 ---@return table self
-function model.compile(self, given)
-  local o = compile_spec:read(given)
+function model.compile(self, given, ...)
+  local o = compile_spec:read(given, ...)
   local loss = loss_for(self, o.loss)
   local list = {}
   for i, what in ipairs(o.metrics or {}) do
@@ -193,8 +193,8 @@ end
 --- Loss and metrics over data, in inference.
 ---@param given any a dataset, or { data, y, batch_size = 32, sample_weight = }
 ---@return table logs { loss =, ... }; print shows it
-function model.evaluate(self, given)
-  local o = evaluate_spec:read(given)
+function model.evaluate(self, given, ...)
+  local o = evaluate_spec:read(given, ...)
   model.compiled(self, "evaluate")
   return model.evaluate_dataset(self, feed.dataset("evaluate", o.data, o.y, o.sample_weight), o)
 end
@@ -210,8 +210,8 @@ local predict_spec = options.define("predict", "The model's outputs for many inp
 --- The model's outputs, in inference and without gradients, computed batch by batch.
 ---@param given any the tensor x, a dataset, or { data, batch_size = 32 }
 ---@return table outputs one tensor, samples along the first dimension
-function model.predict(self, given)
-  local o = predict_spec:read(given)
+function model.predict(self, given, ...)
+  local o = predict_spec:read(given, ...)
   local steps = rawget(self, "predict_steps")
   if not steps then
     steps = {}

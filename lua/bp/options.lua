@@ -53,7 +53,8 @@ function options.nearest(name, known)
   local lower = name:lower()
   for _, candidate in ipairs(known) do
     local d = distance(lower, candidate:lower())
-    if #lower >= 3 and candidate:lower():find(lower, 1, true) == 1 then d = math.min(d, 1) end
+    if #lower >= 3 and candidate:lower():find(lower, 1, true) == 1 then d = math.min(d, 1) end -- a beginning
+    if #lower >= 4 and candidate:lower():sub(1, 4) == lower:sub(1, 4) then d = d - 1 end -- begins alike
     if not best_distance or d < best_distance then best, best_distance = candidate, d end
   end
   if best and best_distance <= math.max(1, (math.max(#name, #best) + 1) // 3) then return best end
@@ -125,6 +126,9 @@ local kinds = {
   end },
 }
 
+-- The kinds that limits apply to.
+local numeric = { int = true, number = true, pair = true, ints = true, range = true }
+
 local function limits(field)
   local text = {}
   if field.min then text[#text + 1] = ("at least %s"):format(field.min) end
@@ -147,7 +151,7 @@ function options.expected(field)
   local words = {}
   for i, kind in ipairs(field.kinds) do
     if kind == "choice" then words[i] = "one of " .. quoted(field.choices) else words[i] = kinds[kind][1]
-      .. (i == 1 and limits(field) or "") end
+      .. (numeric[kind] and limits(field) or "") end
   end
   return table.concat(words, " or ")
 end
@@ -213,8 +217,12 @@ end
 
 --- Checks and completes what a caller gave.
 ---@param given any the caller's table, a single value standing alone, or nil
+---@param ... any what else the caller gave: refused
 ---@return table values a new table with every field that was given or has a default
-function Spec:read(given)
+function Spec:read(given, ...)
+  if select("#", ...) > 0 then
+    self:fail("called with %d values; expected one table: %s{ a, b, name = c }", select("#", ...) + 1, self.name:match "[%w_]+$")
+  end
   if given == nil then given = {} end
   if not is_plain(given) then given = { given } end
   local values = {}

@@ -1,4 +1,5 @@
 --- Line charts in the terminal: braille dots, two by four to a character, or letters where those cannot be shown.
+---@internal
 local core = require "bp.core"
 local logs = require "bp.logs"
 
@@ -10,7 +11,7 @@ local LETTERS = { "o", "x", "+", "*", "#", "@" }
 
 local function utf8_locale()
   local os = package.loaded.os
-  if not os then return false end
+  if not os or not package.loaded.utf8 then return false end
   for _, name in ipairs{ "LC_ALL", "LC_CTYPE", "LANG" } do
     local value = os.getenv(name)
     if value and value ~= "" then return value:upper():find("UTF%-?8") ~= nil end

@@ -1,4 +1,5 @@
 --- What fit shows while it runs: a bar on stderr where that is a terminal, else one plain line per epoch on stdout.
+---@internal
 local core = require "bp.core"
 local logs = require "bp.logs"
 

@@ -9,6 +9,7 @@
 ---     print(study.best.value, study.best.params.lr); print(study); study:csv "trials.csv"
 ---
 --- Trial n draws from (seed, n) alone, and bp.seed is set from both before it runs: a trial can be repeated without those before it.
+local check_self = require "bp.methods"
 local core = require "bp.core"
 local logs = require "bp.logs"
 local options = require "bp.options"
@@ -41,8 +42,8 @@ local float_spec = options.define("search.float", "A number between two.", {
 --- A number between two.
 ---@param given table { low, high, log = false, points = }
 ---@return table dimension
-function search.float(given)
-  local o = float_spec:read(given)
+function search.float(given, ...)
+  local o = float_spec:read(given, ...)
   check_order(float_spec, o)
   local function at(share)
     if o.log then return math.exp(math.log(o.low) + share * (math.log(o.high) - math.log(o.low))) end
@@ -66,8 +67,8 @@ local int_spec = options.define("search.int", "A whole number between two, both 
 --- A whole number between two, both included.
 ---@param given table { low, high, step = 1, log = false }
 ---@return table dimension
-function search.int(given)
-  local o = int_spec:read(given)
+function search.int(given, ...)
+  local o = int_spec:read(given, ...)
   check_order(int_spec, o)
   if o.log and o.step ~= 1 then int_spec:fail("step %d with log = true; expected one or the other", o.step) end
   local count = (o.high - o.low) // o.step + 1
@@ -88,7 +89,8 @@ end
 --- One of several values.
 ---@param choices table list of strings, numbers or booleans
 ---@return table dimension
-function search.choice(choices)
+function search.choice(choices, ...)
+  if select("#", ...) > 0 then core.error("search.choice: called with several values; expected one list: search.choice{ a, b }") end
   if not options.is_plain(choices) or #choices == 0 then
     core.error("search.choice: the choices are " .. options.describe(choices) .. "; expected a list with at least one value")
   end
@@ -326,5 +328,6 @@ function Study:table(count)
 end
 
 function Study:__tostring() return self:table() end
+check_self(Study, "study", function(value) return getmetatable(value) == Study end)
 
 return search

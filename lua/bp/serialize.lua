@@ -32,7 +32,8 @@ local function plain(value, where, seen)
   if kind == "function" then
     local name = lambda.name_of(value)
     if name then return { ["function"] = name } end
-    core.error(("save: %s is a Lua function, which a file cannot hold; give it a name with nn.register(\"name\", fn), here and before bp.load"):format(where))
+    core.error(("save: %s is a Lua function, which a file cannot hold; give it a name with nn.register(\"name\", fn), here and before "
+      .. "bp.load"):format(where))
   end
   if tree.is_module(value) then return { module = describe(value, where, seen) } end
   if options.is_plain(value) then
@@ -150,7 +151,8 @@ function rebuild(config, made)
       tostring(config.class), tostring(config.class))
   end
   made.count = made.count + 1
-  local place, self = made.count, nil
+  local place = made.count
+  local self
   if config.layers then
     local layers = { name = config.name ~= "sequential" and config.name or nil }
     for i, one in ipairs(config.layers) do layers[i] = rebuild(one, made) end

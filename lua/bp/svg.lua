@@ -1,5 +1,6 @@
 --- Line charts as SVG. The same numbers give the same bytes; colours follow the reader's light or dark scheme and keep apart for the
 --- colour-blind (Okabe & Ito 2008).
+---@internal
 local svg = {}
 
 local WIDTH, HEIGHT = 640, 300

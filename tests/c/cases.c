@@ -27,7 +27,8 @@ static double value_of(const bp_op *op, const bp_case *c, uint64_t seed, int64_t
 static bool parse_input(const char *word, bp_dtype real, bp_dtype *dtype, int *ndim, int64_t *shape, bool *gaps, double *limit)
 {
     char text[64];
-    snprintf(text, sizeof text, "%s", word);
+    if (strlen(word) >= sizeof text) return false;
+    strcpy(text, word);
     *dtype = real;
     *gaps = false;
     *limit = 0;
@@ -55,7 +56,8 @@ static bool parse_input(const char *word, bp_dtype real, bp_dtype *dtype, int *n
     return true;
 }
 
-/* A tensor of that shape whose elements do not lie next to each other: every second column of one twice as wide, its first two dimensions swapped. */
+/* A tensor of that shape whose elements do not lie next to each other: every second column of one twice as wide, its first two dimensions
+ * swapped. */
 static bp_status with_gaps(bp_ctx *ctx, bp_dtype dtype, int ndim, const int64_t *shape, bp_tensor **out)
 {
     bp_meta wide, m;
@@ -120,8 +122,10 @@ bool case_make(bp_ctx *ctx, const bp_op *op, const bp_case *c, bp_dtype real, ui
         double *v = (double *)malloc(sizeof *v * (size_t)(n + 1));
         for (int64_t i = 0; i < n; i++) {
             uint64_t s = seed * 31 + (uint64_t)k;
-            if (bp_is_float(dtype)) v[i] = value_of(op, c, s, i);
-            else v[i] = floor(uniform(s, i) * (limit > 0 ? limit : dtype == BP_BOOL ? 2 : 5));
+            if (bp_is_float(dtype))
+                v[i] = value_of(op, c, s, i);
+            else
+                v[i] = floor(uniform(s, i) * (limit > 0 ? limit : dtype == BP_BOOL ? 2 : 5));
         }
         ok = bp_tensor_write(in->t[k], BP_F64, v, n) == BP_OK;
         free(v);
@@ -173,7 +177,9 @@ bool case_args(const bp_op *op, const char *text, bp_arg *args)
             if (!bp_dtype_find(value, &dtype)) return false;
             a->as.i = dtype;
             break;
-        case BP_OPT_AXES: case BP_OPT_INDICES: case BP_OPT_INTS: {
+        case BP_OPT_AXES:
+        case BP_OPT_INDICES:
+        case BP_OPT_INTS: {
             char *more = NULL;
             a->count = 0;
             for (char *v = strtok_r(value, ",", &more); v; v = strtok_r(NULL, ",", &more)) a->as.list[a->count++] = atoll(v);

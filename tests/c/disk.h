@@ -196,8 +196,8 @@ static int disk_make_folder(void *ud, const char *path)
 
 static inline bp_files disk_table(disk *d)
 {
-    bp_files f = { d,          disk_open_read, disk_open_temp,   disk_read, disk_write,       disk_size, disk_sync, disk_close,
-                   disk_rename, disk_unlink,   disk_sync_folder, disk_list, disk_make_folder };
+    bp_files f = { d,          disk_open_read, disk_open_temp, disk_read,        disk_write, disk_size,       disk_sync,
+                   disk_close, disk_rename,    disk_unlink,    disk_sync_folder, disk_list,  disk_make_folder };
     return f;
 }
 
@@ -252,8 +252,10 @@ static bool try_damaged(bp_ctx *ctx, disk *d, load_fn *load, const void *data, s
     disk_set(d, "damaged", data, n);
     bp_status status = load(ctx, "damaged");
     CHECK(is_refusal(status) || (may_load && status == BP_OK), "%s %zu: %s: %s", what, where, bp_status_name(status), bp_message(ctx));
-    if (status != BP_OK) CHECK(strncmp(bp_message(ctx), "damaged", 7) == 0, "%s %zu: message does not name the file: %s", what, where, bp_message(ctx));
-    CHECK(live(ctx) == before && disk_open_fds(d) == 0, "%s %zu: %zu bytes leaked, %d files open", what, where, live(ctx) - before, disk_open_fds(d));
+    if (status != BP_OK)
+        CHECK(strncmp(bp_message(ctx), "damaged", 7) == 0, "%s %zu: message does not name the file: %s", what, where, bp_message(ctx));
+    CHECK(live(ctx) == before && disk_open_fds(d) == 0, "%s %zu: %zu bytes leaked, %d files open", what, where, live(ctx) - before,
+          disk_open_fds(d));
     return status != BP_OK;
 }
 
@@ -309,8 +311,8 @@ static inline void try_reads(bp_ctx *ctx, disk *d, load_fn *load, const char *pa
         bp_status status = load(ctx, path);
         d->fail_at = 0;
         bool reached = d->calls >= n;
-        CHECK(status == BP_OK || (reached && status == BP_EIO && strncmp(bp_message(ctx), path, strlen(path)) == 0), "operation %lld: %s: %s", n,
-              bp_status_name(status), bp_message(ctx));
+        CHECK(status == BP_OK || (reached && status == BP_EIO && strncmp(bp_message(ctx), path, strlen(path)) == 0),
+              "operation %lld: %s: %s", n, bp_status_name(status), bp_message(ctx));
         CHECK(live(ctx) == before && disk_open_fds(d) == 0, "operation %lld: %d files open", n, disk_open_fds(d));
         if (!reached) break;
     }

@@ -1,4 +1,4 @@
-/* ops.h - short ways to make tensors and apply ops, for the tests of forward values. Failures print the context's message and end the test. */
+/* ops.h - short ways to make tensors and apply ops, for the tests of forward values. A failure prints the message and ends the test. */
 #ifndef OPS_H
 #define OPS_H
 

@@ -112,9 +112,9 @@ static void test_tensors(void)
     CHECK(bp_tensor_new(ctx, BP_F32, 9, huge, &t) == BP_EINVAL && !t, "nine dimensions");
     static const bp_dtype dtypes[] = { BP_F32, BP_F64, BP_I32, BP_I64, BP_U8, BP_BOOL };
     static const double in[6] = { 0, 1, 2.75, -3.5, 300, 1e30 };
-    static const double want[6][6] = {
-        { 0, 1, 2.75, -3.5, 300, 1e30 }, { 0, 1, 2.75, -3.5, 300, 1e30 }, { 0, 1, 2, -3, 300, INT32_MAX },
-        { 0, 1, 2, -3, 300, 9223372036854775807.0 }, { 0, 1, 2, 0, 255, 255 }, { 0, 1, 1, 1, 1, 1 } };
+    static const double want[6][6] = { { 0, 1, 2.75, -3.5, 300, 1e30 }, { 0, 1, 2.75, -3.5, 300, 1e30 },
+                                       { 0, 1, 2, -3, 300, INT32_MAX }, { 0, 1, 2, -3, 300, 9223372036854775807.0 },
+                                       { 0, 1, 2, 0, 255, 255 },        { 0, 1, 1, 1, 1, 1 } };
     for (int d = 0; d < 6; d++) {
         OK(bp_tensor_new(ctx, dtypes[d], 2, shape, &t));
         OK(bp_tensor_write(t, BP_F64, in, 6));
@@ -145,7 +145,8 @@ static void test_tape(void)
     bp_backward_options keep = { true, false };
     OK(bp_backward(s, NULL, &keep));
     OK(bp_backward(s, NULL, NULL));
-    CHECK(at(bp_tensor_grad(x), 0) == 12 && at(bp_tensor_grad(x), 1) == -8, "gathered gradient %g %g", at(bp_tensor_grad(x), 0), at(bp_tensor_grad(x), 1));
+    CHECK(at(bp_tensor_grad(x), 0) == 12 && at(bp_tensor_grad(x), 1) == -8, "gathered gradient %g %g", at(bp_tensor_grad(x), 0),
+          at(bp_tensor_grad(x), 1));
     CHECK(bp_backward(s, NULL, NULL) == BP_ESTATE && strstr(bp_message(ctx), "used up"), "%s", bp_message(ctx));
     bp_tensor_release(s);
     bp_tensor_release(y);
@@ -248,7 +249,8 @@ static void run_plan(bool captured, float *w_out, float *losses)
             CHECK(bp_tensor_read(n.x, BP_F32, &f, 12) == BP_ESTATE, "reading an argument");
             CHECK(bp_plan_begin(ctx, 0, NULL) == BP_ESTATE, "a capture inside a capture");
             OK(bp_plan_end(ctx, 1, &n.loss, &plan));
-        } else OK(train_step(&n));
+        } else
+            OK(train_step(&n));
         OK(bp_tensor_read(n.loss, BP_F32, &losses[step], 1));
         bp_tensor_release(n.loss);
         bp_tensor_release(n.x);
@@ -257,8 +259,8 @@ static void run_plan(bool captured, float *w_out, float *losses)
     OK(bp_tensor_read(n.w, BP_F32, w_out, 12));
     if (captured) {
         bp_plan_info info = bp_plan_describe(plan);
-        CHECK(info.ops > 0 && info.ops <= info.recorded && info.arena_bytes <= info.temporary_bytes, "%d of %d ops, %zu of %zu bytes", info.ops,
-              info.recorded, info.arena_bytes, info.temporary_bytes);
+        CHECK(info.ops > 0 && info.ops <= info.recorded && info.arena_bytes <= info.temporary_bytes, "%d of %d ops, %zu of %zu bytes",
+              info.ops, info.recorded, info.arena_bytes, info.temporary_bytes);
         CHECK(calls <= 1, "a replay asked for memory %llu times (its result's head may)", (unsigned long long)calls);
         bp_plan_release(plan);
     }
@@ -272,7 +274,8 @@ static void test_plan(void)
     run_plan(false, w[0], losses[0]);
     run_plan(true, w[1], losses[1]);
     CHECK(memcmp(w[0], w[1], sizeof w[0]) == 0, "weights: eager %g, captured %g", (double)w[0][0], (double)w[1][0]);
-    CHECK(memcmp(losses[0], losses[1], sizeof losses[0]) == 0, "losses: eager %g, captured %g", (double)losses[0][19], (double)losses[1][19]);
+    CHECK(memcmp(losses[0], losses[1], sizeof losses[0]) == 0, "losses: eager %g, captured %g", (double)losses[0][19],
+          (double)losses[1][19]);
     CHECK(losses[0][19] < losses[0][0], "the loss falls");
 }
 
@@ -321,6 +324,23 @@ static void test_flatten(void)
     CHECK(bp_tensor_count(data) == 32 && at(data, 16) == 1 && at(data, 18) == 3 && at(data, 2) == 0, "values in the block");
     CHECK(at(grad, 16) == 1 && at(grad, 0) == 0, "gradients in the block");
     CHECK(at(p[1], 2) == 3 && at(bp_tensor_grad(p[1]), 2) == 1, "the tensors see the blocks");
+
+    int reached;
+    OK(bp_gather_grads(2, p, grad, &reached));
+    CHECK(reached == 1, "%d gradients, all gathered before the block was made", reached);
+    bp_tensor *mine = tensor(ctx, 1, &two, v);
+    OK(bp_tensor_set_grad(p[0], mine));
+    OK(bp_tensor_zero_grad(p[1]));
+    CHECK(at(grad, 0) == 0, "a gradient that was set is elsewhere");
+    OK(bp_gather_grads(2, p, grad, &reached));
+    CHECK(reached == 1 && at(grad, 0) == 1 && at(grad, 1) == 2 && at(grad, 16) == 0, "it moves into the block");
+    CHECK(bp_tensor_grad(p[0]) != mine && at(bp_tensor_grad(p[0]), 1) == 2, "and stays there");
+    OK(bp_tensor_set_requires_grad(p[0], false));
+    OK(bp_gather_grads(2, p, grad, &reached));
+    CHECK(reached == 0 && at(grad, 0) == 0, "a frozen tensor's gradient is zero");
+    CHECK(bp_gather_grads(1, &data, mine, &reached) == BP_EINVAL, "a tensor that does not lie in the block");
+    bp_tensor_release(mine);
+
     bp_tensor *twice[2] = { p[0], p[0] }, *d2, *g2;
     CHECK(bp_flatten(ctx, 2, twice, &d2, &g2) == BP_EINVAL, "a tensor given twice");
     bp_tensor_release(s);
@@ -357,15 +377,18 @@ static void test_refused_memory(void)
                 if (status == BP_OK) status = bp_apply2(ctx, bp_op_find("mul"), m.x, m.w, &total);
                 if (status == BP_OK) status = bp_apply1(ctx, bp_op_find("sum"), total, &sum);
                 if (status == BP_OK) status = bp_backward(sum, NULL, NULL);
-                if (status == BP_OK) status = bp_plan_end(ctx, 1, &sum, &plan);
-                else bp_plan_abandon(ctx);
+                if (status == BP_OK)
+                    status = bp_plan_end(ctx, 1, &sum, &plan);
+                else
+                    bp_plan_abandon(ctx);
                 bp_tensor_release(sum);
                 bp_tensor_release(total);
                 sum = NULL;
                 if (status == BP_OK) status = bp_plan_run(plan, 2, args, &sum);
                 bp_tensor_release(sum);
                 bp_plan_release(plan);
-            } else status = BP_ENOMEM;
+            } else
+                status = BP_ENOMEM;
             bp_tensor_release(m.w);
             bp_tensor_release(m.x);
             bp_tensor_release(m.y);

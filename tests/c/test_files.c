@@ -29,8 +29,8 @@ static void failing_saves(bp_ctx *ctx, disk *d)
                 CHECK(status == BP_OK && holds(d, "file", new_text), "save without failure: %s", bp_message(ctx));
                 break;
             }
-            CHECK(status == BP_EIO && strstr(bp_message(ctx), "file: ") && strstr(bp_message(ctx), strerror(ENOSPC)), "operation %lld: %s", n,
-                  bp_message(ctx));
+            CHECK(status == BP_EIO && strstr(bp_message(ctx), "file: ") && strstr(bp_message(ctx), strerror(ENOSPC)), "operation %lld: %s",
+                  n, bp_message(ctx));
             CHECK(holds(d, "file", d->renamed ? new_text : old_text), "operation %lld: neither old nor new", n);
             CHECK(disk_files(d) == 1 && disk_open_fds(d) == 0, "operation %lld: %d files, %d open", n, disk_files(d), disk_open_fds(d));
         }
@@ -42,8 +42,8 @@ static void order_and_interruptions(bp_ctx *ctx, disk *d)
     d->calls = 0;
     CHECK(bp_file_write(ctx, "file", new_text, strlen(new_text)) == BP_OK, "%s", bp_message(ctx));
     CHECK(holds(d, "file", new_text), "written byte by byte, interrupted at every second");
-    CHECK(d->synced < d->renamed && d->renamed < d->folder_synced, "order: sync %lld, rename %lld, sync of the folder %lld", d->synced, d->renamed,
-          d->folder_synced);
+    CHECK(d->synced < d->renamed && d->renamed < d->folder_synced, "order: sync %lld, rename %lld, sync of the folder %lld", d->synced,
+          d->renamed, d->folder_synced);
     char *data;
     size_t n;
     CHECK(bp_file_read(ctx, "file", 0, &data, &n) == BP_OK && n == strlen(new_text) && strcmp(data, new_text) == 0, "%s", bp_message(ctx));
@@ -92,6 +92,21 @@ static int entries(const char *folder)
     return n - 2;
 }
 
+/* A host that hands out no right to write or list. */
+static void bare_table(void)
+{
+    counting c = { 0, 0, 0, 0 };
+    bp_files none;
+    bp_listing l;
+    memset(&none, 0, sizeof none);
+    bp_ctx *ctx = open_on_disk(&c, &none);
+    CHECK(load_text(ctx, "x") == BP_EIO && strstr(bp_message(ctx), strerror(ENOSYS)), "%s", bp_message(ctx));
+    CHECK(bp_file_write(ctx, "x", "x", 1) == BP_EIO && bp_folder_list(ctx, "x", &l) == BP_EIO && bp_folder_make(ctx, "x") == BP_EIO &&
+              bp_file_remove(ctx, "x") == BP_EIO,
+          "%s", bp_message(ctx));
+    close_counting(ctx, &c);
+}
+
 static void on_posix(void)
 {
     counting c = { 0, 0, 0, 0 };
@@ -119,8 +134,8 @@ static void on_posix(void)
     CHECK(symlink(other, other) == 0 && load_text(ctx, other) == BP_EIO, "a link to itself: %s", bp_message(ctx));
 
     bp_listing l;
-    CHECK(bp_folder_list(ctx, folder, &l) == BP_OK && l.count == 2 && strcmp(l.entries[0].name, "file") == 0 && !l.entries[0].is_folder, "%s",
-          bp_message(ctx));
+    CHECK(bp_folder_list(ctx, folder, &l) == BP_OK && l.count == 2 && strcmp(l.entries[0].name, "file") == 0 && !l.entries[0].is_folder,
+          "%s", bp_message(ctx));
     bp_listing_free(&l);
     CHECK(bp_folder_list(ctx, path, &l) == BP_EIO && strstr(bp_message(ctx), path), "%s", bp_message(ctx));
     CHECK(bp_folder_list(ctx, "/tmp", &l) == BP_OK, "%s", bp_message(ctx));
@@ -162,6 +177,7 @@ int main(void)
     try_allocations(ctx, &c, &d, list, ".");
     close_counting(ctx, &c);
     disk_free(&d);
+    bare_table();
     on_posix();
     return report();
 }

@@ -1,8 +1,8 @@
 /* test_grad.c - checks the gradient of every op in the table, in f64, over the cases of its row.
  *
- * For outputs y_k and random weights u_k let s = sum_k <u_k, y_k>. The gradient of s that backward gives is compared with a fourth-order central
- * difference of s in every element of every differentiable input. Ops whose gradients are themselves made of differentiable ops are checked a second
- * time: s2 = <w, ds/dx> is differentiated again. A row without cases that does not say NO_GRADIENT fails. */
+ * For outputs y_k and random weights u_k let s = sum_k <u_k, y_k>. The gradient of s that backward gives is compared with a fourth-order
+ * central difference of s in every element of every differentiable input. Ops whose gradients are themselves made of differentiable ops are
+ * checked a second time: s2 = <w, ds/dx> is differentiated again. A row without cases that does not say NO_GRADIENT fails. */
 #include "cases.h"
 #include "check.h"
 
@@ -53,7 +53,8 @@ static bp_status weigh(bp_ctx *ctx, int n, bp_tensor **out, int first, bp_tensor
             BP_TRY(bp_apply2(ctx, &bp__op_add, *s, total, &sum));
             bp_tensor_release(*s);
             bp_tensor_release(total);
-        } else sum = total;
+        } else
+            sum = total;
         *s = sum;
         bp_tensor_release(w);
         bp_tensor_release(product);
@@ -62,7 +63,8 @@ static bp_status weigh(bp_ctx *ctx, int n, bp_tensor **out, int first, bp_tensor
 }
 
 /* The value to be differentiated: order 1 is s, order 2 is the weighed gradient of s. grads (if wanted) receives its gradient. */
-static bp_status value(bp_ctx *ctx, const bp_op *op, case_inputs *in, const bp_arg *args, const int64_t *rng, int order, double *v, bp_tensor **grads)
+static bp_status value(bp_ctx *ctx, const bp_op *op, case_inputs *in, const bp_arg *args, const int64_t *rng, int order, double *v,
+                       bp_tensor **grads)
 {
     bp_tensor *out[OUTS], *s = NULL, *wrt[CASE_MAX_INPUTS], *g[CASE_MAX_INPUTS] = { NULL };
     int n = 0;
@@ -151,8 +153,8 @@ static void check_op(bp_ctx *ctx, const bp_op *op)
     for (const bp_case *c = op->cases; c->inputs; c++) {
         double tolerance = c->tolerance > 0 ? c->tolerance : 1e-6;
         double error = worst_error(ctx, op, c, 1);
-        CHECK(error >= 0 && error <= tolerance, "%s (%s | %s): gradient off by %g; %s", op->name, c->inputs, c->options ? c->options : "", error,
-              error < 0 ? bp_message(ctx) : "");
+        CHECK(error >= 0 && error <= tolerance, "%s (%s | %s): gradient off by %g; %s", op->name, c->inputs, c->options ? c->options : "",
+              error, error < 0 ? bp_message(ctx) : "");
         error = worst_error(ctx, op, c, 2);
         if (error < 0 && strstr(bp_message(ctx), "has no gradient")) {
             printf("note: %s has no second derivative: %s\n", op->name, bp_message(ctx));

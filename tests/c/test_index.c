@@ -30,11 +30,14 @@ static void test_views(void)
     for (int i = 0; i < 24; i++) CHECK(v[i] == (i / 3 % 2) * 12 + (i % 3) * 4 + i / 6, "permute: element %d is %g", i, v[i]);
     free(v);
     CHECK_VALUES("slice", apply("slice", TENSORS(x), ARGS(bp_int(1), bp_int(1))), 1, 2, 4, 5);
-    CHECK_VALUES("slice with a step", apply("slice", TENSORS(counted(BP_U8, SHAPE(7))), ARGS(bp_int(0), bp_int(1), bp_int(6), bp_int(2))), 1, 3, 5);
+    CHECK_VALUES("slice with a step", apply("slice", TENSORS(counted(BP_U8, SHAPE(7))), ARGS(bp_int(0), bp_int(1), bp_int(6), bp_int(2))),
+                 1, 3, 5);
     CHECK_VALUES("slice from the end", apply("slice", TENSORS(counted(BP_U8, SHAPE(7))), ARGS(bp_int(0), bp_int(-3), bp_int(-2))), 4, 5);
     CHECK(bp_tensor_count(apply("slice", TENSORS(x), ARGS(bp_int(1), bp_int(3), bp_int(3)))) == 0, "an empty slice");
     CHECK_VALUES("select", apply("select", TENSORS(x), ARGS(bp_int(1), bp_int(-1))), 2, 5);
-    CHECK_VALUES("select twice", apply("select", TENSORS(apply("select", TENSORS(cube), ARGS(bp_int(1), bp_int(2)))), ARGS(bp_int(0), bp_int(1))), 20, 21, 22, 23);
+    CHECK_VALUES("select twice",
+                 apply("select", TENSORS(apply("select", TENSORS(cube), ARGS(bp_int(1), bp_int(2)))), ARGS(bp_int(0), bp_int(1))), 20, 21,
+                 22, 23);
     y = apply("expand", TENSORS(apply("unsqueeze", TENSORS(x), ARGS(bp_int(1)))), ARGS(list_of(SHAPE(2, 2, 3))));
     CHECK_VALUES("expand", y, 0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5);
     CHECK(bp_tensor_data(y) == bp_tensor_data(x), "expand is a view");
@@ -72,14 +75,16 @@ static void test_join(void)
     CHECK_VALUES("stack numbers", apply("stack", TENSORS(counted(BP_I64, S0), counted(BP_I64, S0)), NO_ARGS), 0, 0);
     CHECK_VALUES("flip", apply("flip", TENSORS(a), ARGS(list_of(SHAPE(0)))), 2, 3, 0, 1);
     CHECK_VALUES("flip all", apply("flip", TENSORS(b), NO_ARGS), 5, 3, 1, 4, 2, 0);
-    CHECK_VALUES("slice_grad", apply("slice_grad", TENSORS(VALUES(BP_F32, 7, 8)), ARGS(bp_int(0), bp_int(1), bp_int(2), bp_int(5))), 0, 7, 0, 8, 0);
+    CHECK_VALUES("slice_grad", apply("slice_grad", TENSORS(VALUES(BP_F32, 7, 8)), ARGS(bp_int(0), bp_int(1), bp_int(2), bp_int(5))), 0, 7,
+                 0, 8, 0);
     bp_tensor *big = tensor(BP_F32, SHAPE(100, 700));
     check_threads("concat", TENSORS(big, big), ARGS(bp_int(1)));
     check_threads("flip", TENSORS(big), NO_ARGS);
     check_refused("concat", BP_EINVAL, "tensor 2|[2x3]|[2x2]|dimension 0", TENSORS(a, b), NO_ARGS);
     check_refused("concat", BP_EINVAL, "tensor 2|i64|f32", TENSORS(a, counted(BP_I64, SHAPE(2, 2))), NO_ARGS);
     check_refused("stack", BP_EINVAL, "tensor 2|[2x3]|[2x2]", TENSORS(a, b), NO_ARGS);
-    check_refused("slice_grad", BP_EINVAL, "2 positions|size of 3", TENSORS(VALUES(BP_F32, 7, 8)), ARGS(bp_int(0), bp_int(2), bp_int(1), bp_int(3)));
+    check_refused("slice_grad", BP_EINVAL, "2 positions|size of 3", TENSORS(VALUES(BP_F32, 7, 8)),
+                  ARGS(bp_int(0), bp_int(2), bp_int(1), bp_int(3)));
     sweep();
 }
 
@@ -91,17 +96,25 @@ static void test_choose(void)
     CHECK(shape_is(y, SHAPE(4, 2, 1)), "take: shape");
     CHECK_VALUES("take columns", y, 2, 0, 5, 3, 8, 6, 11, 9);
     CHECK_VALUES("take bytes", apply("take", TENSORS(counted(BP_U8, SHAPE(3, 3)), VALUES(BP_I32, 2)), NO_ARGS), 6, 7, 8);
-    CHECK_VALUES("take_grad", apply("take_grad", TENSORS(counted(BP_F64, SHAPE(3, 2)), at), ARGS(bp_int(0), bp_int(4))), 2, 3, 0, 0, 0, 0, 4, 6);
+    CHECK_VALUES("take_grad", apply("take_grad", TENSORS(counted(BP_F64, SHAPE(3, 2)), at), ARGS(bp_int(0), bp_int(4))), 2, 3, 0, 0, 0, 0,
+                 4, 6);
     CHECK_VALUES("gather", apply("gather", TENSORS(x, from_values(BP_I64, SHAPE(1, 3), NUMBERS(3, 0, 2).v)), NO_ARGS), 9, 1, 8);
-    CHECK_VALUES("gather along rows", apply("gather", TENSORS(counted(BP_I32, SHAPE(2, 3)), from_values(BP_I64, SHAPE(2, 2), NUMBERS(2, 2, 0, 1).v)), ARGS(bp_int(1))), 2,
-                 2, 3, 4);
-    CHECK_VALUES("gather_grad", apply("gather_grad", TENSORS(counted(BP_F32, SHAPE(2, 2)), from_values(BP_I64, SHAPE(2, 2), NUMBERS(2, 2, 0, 1).v)), ARGS(bp_int(1), bp_int(3))),
+    CHECK_VALUES(
+        "gather along rows",
+        apply("gather", TENSORS(counted(BP_I32, SHAPE(2, 3)), from_values(BP_I64, SHAPE(2, 2), NUMBERS(2, 2, 0, 1).v)), ARGS(bp_int(1))), 2,
+        2, 3, 4);
+    CHECK_VALUES("gather_grad",
+                 apply("gather_grad", TENSORS(counted(BP_F32, SHAPE(2, 2)), from_values(BP_I64, SHAPE(2, 2), NUMBERS(2, 2, 0, 1).v)),
+                       ARGS(bp_int(1), bp_int(3))),
                  0, 0, 1, 2, 3, 0);
     CHECK_VALUES("one_hot", apply("one_hot", TENSORS(VALUES(BP_U8, 1, 0)), ARGS(bp_int(3), bp_int(BP_I64))), 0, 1, 0, 1, 0, 0);
     bp_tensor *mask = apply("gt", TENSORS(x, VALUES(BP_F32, 8.5)), NO_ARGS);
     CHECK_VALUES("masked_select", apply("masked_select", TENSORS(x, mask), NO_ARGS), 9, 10, 11);
-    CHECK_VALUES("masked_select of a view", apply("masked_select", TENSORS(apply("permute", TENSORS(x), NO_ARGS), apply("permute", TENSORS(mask), NO_ARGS)), NO_ARGS), 9, 10, 11);
-    bp_tensor *table = tensor(BP_F32, SHAPE(50, 300)), *many = apply("random_integers", (tensors){ 1, { NULL } }, ARGS(list_of(SHAPE(2000)), bp_int(0), bp_int(49)));
+    CHECK_VALUES("masked_select of a view",
+                 apply("masked_select", TENSORS(apply("permute", TENSORS(x), NO_ARGS), apply("permute", TENSORS(mask), NO_ARGS)), NO_ARGS),
+                 9, 10, 11);
+    bp_tensor *table = tensor(BP_F32, SHAPE(50, 300)),
+              *many = apply("random_integers", (tensors){ 1, { NULL } }, ARGS(list_of(SHAPE(2000)), bp_int(0), bp_int(49)));
     check_threads("take", TENSORS(table, many), NO_ARGS);
     check_threads("take_grad", TENSORS(apply("take", TENSORS(table, many), NO_ARGS), many), ARGS(bp_int(0), bp_int(50)));
 
@@ -128,7 +141,8 @@ static void check_sort(bp_tensor *x, int64_t n, bool descending)
         const double a = descending ? v[i] : v[i - 1], b = descending ? v[i - 1] : v[i]; /* a comes before b when ascending */
         wrong += !(a <= b || b != b) || ((a == b || (a != a && b != b)) && at[i - 1] >= at[i]);
     }
-    CHECK(wrong == 0, "sort of %lld %s%s: %d pairs are wrong", (long long)n, bp_dtype_name(bp_tensor_dtype(x)), descending ? " descending" : "", wrong);
+    CHECK(wrong == 0, "sort of %lld %s%s: %d pairs are wrong", (long long)n, bp_dtype_name(bp_tensor_dtype(x)),
+          descending ? " descending" : "", wrong);
     check_values("argsort", alone, n, at, 0);
     free(from);
     free(v);

@@ -33,8 +33,8 @@ static void reading(bp_ctx *ctx)
     bp_json *v;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         CHECK(parse(ctx, refused[i].text, &v) == BP_EFORMAT && !v, "%s is refused", refused[i].text);
-        CHECK(strncmp(bp_message(ctx), "j: line ", 8) == 0 && strstr(bp_message(ctx), refused[i].says), "%s: %s; expected to say %s", refused[i].text,
-              bp_message(ctx), refused[i].says);
+        CHECK(strncmp(bp_message(ctx), "j: line ", 8) == 0 && strstr(bp_message(ctx), refused[i].says), "%s: %s; expected to say %s",
+              refused[i].text, bp_message(ctx), refused[i].says);
     }
     char deep[300];
     for (int depth = BP_JSON_DEPTH; depth <= BP_JSON_DEPTH + 1; depth++) {
@@ -54,9 +54,12 @@ static void reading(bp_ctx *ctx)
     const bp_json *z = bp_json_get(v, "z");
     size_t n;
     CHECK(bp_json_count(v) == 2 && z && bp_json_count(z) == 5 && !bp_json_get(v, "b"), "counts");
-    CHECK(strcmp(bp_json_key(bp_json_first(v)), "z") == 0 && !bp_json_next(v, bp_json_next(v, bp_json_first(v))), "members in the order of the text");
-    CHECK(bp_json_bool(bp_json_at(z, 0)) && bp_json_kind_of(bp_json_at(z, 1)) == BP_JSON_NULL && bp_json_int(bp_json_at(z, 2)) == -7, "values");
-    CHECK(bp_json_real(bp_json_at(z, 3)) == 2.5 && memcmp(bp_json_string(bp_json_at(z, 4), &n), "a\0b\xc3\xa4", 5) == 0 && n == 5, "values");
+    CHECK(strcmp(bp_json_key(bp_json_first(v)), "z") == 0 && !bp_json_next(v, bp_json_next(v, bp_json_first(v))),
+          "members in the order of the text");
+    CHECK(bp_json_bool(bp_json_at(z, 0)) && bp_json_kind_of(bp_json_at(z, 1)) == BP_JSON_NULL && bp_json_int(bp_json_at(z, 2)) == -7,
+          "values");
+    CHECK(bp_json_real(bp_json_at(z, 3)) == 2.5 && memcmp(bp_json_string(bp_json_at(z, 4), &n), "a\0b\xc3\xa4", 5) == 0 && n == 5,
+          "values");
     bp_json_free(v);
 }
 
@@ -74,8 +77,14 @@ static void writing(bp_ctx *ctx)
     static const struct {
         double value;
         const char *text;
-    } reals[] = { { 1, "1.0" },     { -0.0, "-0.0" }, { 0.1, "0.1" }, { 1e300, "1e+300" },           { 1.0 / 3, "0.3333333333333333" },
-                  { 1e15, "1e+15" }, { 123456, "123456.0" }, { 5e-324, "4.94065645841247e-324" } };
+    } reals[] = { { 1, "1.0" },
+                  { -0.0, "-0.0" },
+                  { 0.1, "0.1" },
+                  { 1e300, "1e+300" },
+                  { 1.0 / 3, "0.3333333333333333" },
+                  { 1e15, "1e+15" },
+                  { 123456, "123456.0" },
+                  { 5e-324, "4.94065645841247e-324" } };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         CHECK(strcmp(real(&b, reals[i].value), reals[i].text) == 0, "%s; expected %s", b.data, reals[i].text);
     uint64_t state = 1, wrong = 0;

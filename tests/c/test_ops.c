@@ -56,13 +56,20 @@ static const struct unary {
 
 static void check_unary(const struct unary *u, bp_tensor *x)
 {
-    const bp_dtype dtype = bp_tensor_dtype(x), wanted = bp_is_float(dtype) ? dtype : !u->keeps_integers ? BP_F32 : dtype == BP_I64 ? BP_I64 : BP_I32;
-    if (u->positive) x = apply("add", TENSORS(apply("abs", TENSORS(x), NO_ARGS), apply("full", NO_TENSORS, ARGS(list_of(S0), bp_float(1), bp_int(dtype)))), NO_ARGS);
+    const bp_dtype dtype = bp_tensor_dtype(x), wanted = bp_is_float(dtype)   ? dtype
+                                                        : !u->keeps_integers ? BP_F32
+                                                        : dtype == BP_I64    ? BP_I64
+                                                                             : BP_I32;
+    if (u->positive)
+        x = apply("add",
+                  TENSORS(apply("abs", TENSORS(x), NO_ARGS), apply("full", NO_TENSORS, ARGS(list_of(S0), bp_float(1), bp_int(dtype)))),
+                  NO_ARGS);
     bp_tensor *y = apply(u->name, TENSORS(x), u->with);
     double *want = values(x);
     const int64_t n = bp_tensor_count(x);
     /* bounds of clamp lie between whole numbers: the whole numbers inside are 0 and 1 */
-    for (int64_t i = 0; i < n; i++) want[i] = wanted == BP_I32 || wanted == BP_I64 ? (u->f == d_clamp ? fmin(fmax(want[i], 0), 1) : u->f(want[i])) : u->f(want[i]);
+    for (int64_t i = 0; i < n; i++)
+        want[i] = wanted == BP_I32 || wanted == BP_I64 ? (u->f == d_clamp ? fmin(fmax(want[i], 0), 1) : u->f(want[i])) : u->f(want[i]);
     CHECK(bp_tensor_dtype(y) == wanted, "%s of %s gives %s", u->name, bp_dtype_name(dtype), bp_dtype_name(bp_tensor_dtype(y)));
     check_values(u->name, y, n, want, wanted == BP_F32 ? 2e-6 : 1e-14);
     free(want);
@@ -126,11 +133,11 @@ static const struct binary {
     result gives;
     bool no_zero; /* as b */
 } binaries[] = {
-    { "add", d_add, COMMON, false },     { "sub", d_sub, COMMON, false },     { "mul", d_mul, COMMON, false }, { "div", d_div, FLOAT, true },
-    { "mod", d_mod, COMMON, true },      { "maximum", d_max, COMMON, false }, { "minimum", d_min, COMMON, false },
-    { "eq", d_eq, TRUTH, false },        { "ne", d_ne, TRUTH, false },        { "lt", d_lt, TRUTH, false },    { "le", d_le, TRUTH, false },
-    { "gt", d_gt, TRUTH, false },        { "ge", d_ge, TRUTH, false },        { "logical_and", d_and, TRUTH, false },
-    { "logical_or", d_or, TRUTH, false },
+    { "add", d_add, COMMON, false },     { "sub", d_sub, COMMON, false },        { "mul", d_mul, COMMON, false },
+    { "div", d_div, FLOAT, true },       { "mod", d_mod, COMMON, true },         { "maximum", d_max, COMMON, false },
+    { "minimum", d_min, COMMON, false }, { "eq", d_eq, TRUTH, false },           { "ne", d_ne, TRUTH, false },
+    { "lt", d_lt, TRUTH, false },        { "le", d_le, TRUTH, false },           { "gt", d_gt, TRUTH, false },
+    { "ge", d_ge, TRUTH, false },        { "logical_and", d_and, TRUTH, false }, { "logical_or", d_or, TRUTH, false },
 };
 
 static bp_dtype common(bp_dtype a, bp_dtype b)
@@ -157,7 +164,11 @@ static double broadcast_at(const double *v, bp_tensor *t, dims to, int64_t i)
 static void check_binary(const struct binary *op, bp_tensor *a, bp_tensor *b, dims shape)
 {
     if (op->no_zero) b = apply("where", TENSORS(apply("eq", TENSORS(b, tensor(BP_U8, S0)), NO_ARGS), tensor(BP_U8, S0), b), NO_ARGS);
-    if (op->no_zero) b = apply("where", TENSORS(apply("logical_not", TENSORS(b), NO_ARGS), apply("full", NO_TENSORS, ARGS(list_of(S0), bp_float(3), bp_int(BP_U8))), b), NO_ARGS);
+    if (op->no_zero)
+        b = apply(
+            "where",
+            TENSORS(apply("logical_not", TENSORS(b), NO_ARGS), apply("full", NO_TENSORS, ARGS(list_of(S0), bp_float(3), bp_int(BP_U8))), b),
+            NO_ARGS);
     bp_tensor *y = apply(op->name, TENSORS(a, b), NO_ARGS);
     bp_dtype wanted = common(bp_tensor_dtype(a), bp_tensor_dtype(b));
     if (op->gives == FLOAT && !bp_is_float(wanted)) wanted = BP_F32;
@@ -166,8 +177,8 @@ static void check_binary(const struct binary *op, bp_tensor *a, bp_tensor *b, di
     double *va = values(a), *vb = values(b), *want = (double *)malloc((size_t)n * sizeof *want + 1);
     for (int64_t i = 0; i < n; i++) want[i] = op->f(broadcast_at(va, a, shape, i), broadcast_at(vb, b, shape, i));
     CHECK(shape_is(y, shape), "%s: shape", op->name);
-    CHECK(bp_tensor_dtype(y) == wanted, "%s of %s and %s gives %s", op->name, bp_dtype_name(bp_tensor_dtype(a)), bp_dtype_name(bp_tensor_dtype(b)),
-          bp_dtype_name(bp_tensor_dtype(y)));
+    CHECK(bp_tensor_dtype(y) == wanted, "%s of %s and %s gives %s", op->name, bp_dtype_name(bp_tensor_dtype(a)),
+          bp_dtype_name(bp_tensor_dtype(b)), bp_dtype_name(bp_tensor_dtype(y)));
     check_values(op->name, y, n, want, wanted == BP_F32 ? 1e-6 : 1e-14);
     free(va);
     free(vb);
@@ -200,13 +211,15 @@ static void test_binary(void)
     bp_tensor *odd = VALUES(BP_F32, NAN, 1, NAN, 2), *two = VALUES(BP_F32, 1, NAN, NAN, 3);
     CHECK_VALUES("maximum", apply("maximum", TENSORS(odd, two), NO_ARGS), NAN, NAN, NAN, 3);
     CHECK_VALUES("minimum", apply("minimum", TENSORS(odd, two), NO_ARGS), NAN, NAN, NAN, 2);
-    CHECK_VALUES("mod", apply("mod", TENSORS(VALUES(BP_I32, 7, -7, 7, -7, INT32_MIN), VALUES(BP_I32, 3, 3, -3, -3, -1)), NO_ARGS), 1, 2, -2, -1, 0);
+    CHECK_VALUES("mod", apply("mod", TENSORS(VALUES(BP_I32, 7, -7, 7, -7, INT32_MIN), VALUES(BP_I32, 3, 3, -3, -3, -1)), NO_ARGS), 1, 2, -2,
+                 -1, 0);
     CHECK_VALUES("mod", apply("mod", TENSORS(VALUES(BP_F64, 7.5, -7.5, 1), VALUES(BP_F64, 2, 2, 0)), NO_ARGS), 1.5, 0.5, NAN);
     CHECK_VALUES("add wraps", apply("add", TENSORS(VALUES(BP_I32, INT32_MAX), VALUES(BP_I32, 1)), NO_ARGS), INT32_MIN);
     bp_tensor *base = VALUES(BP_F64, 2, 3, 0.25);
     static const double exponents[] = { 1, 2, 0.5, -1, -0.5, 3, 0 };
     for (int k = 0; k < 7; k++) { /* the exponent as one number, and as a tensor */
-        double want[3] = { pow(2, exponents[k]), pow(3, exponents[k]), pow(0.25, exponents[k]) }, same[3] = { exponents[k], exponents[k], exponents[k] };
+        double want[3] = { pow(2, exponents[k]), pow(3, exponents[k]), pow(0.25, exponents[k]) },
+               same[3] = { exponents[k], exponents[k], exponents[k] };
         check_values("pow", apply("pow", TENSORS(base, from_values(BP_F64, S0, same)), NO_ARGS), 3, want, 1e-15);
         check_values("pow", apply("pow", TENSORS(base, from_values(BP_F64, SHAPE(3), same)), NO_ARGS), 3, want, 1e-15);
     }
@@ -231,6 +244,42 @@ static void test_in_place(void)
     free(add);
     in[0] = b, in[1] = x, out = b;
     CHECK(bp_apply(ctx, bp_op_find("add"), 2, in, 0, NULL, &out) == BP_EINVAL, "a larger result was written into [3]");
+    sweep();
+}
+
+/* ---- gradients where functions have a kink ---- */
+
+/* d(sum of y)/d(in[i]) */
+static void check_gradient(const char *name, tensors in, args with, int i, numbers want)
+{
+    bp_tensor *grad = NULL, *wrt = in.t[i];
+    bp_tensor_set_requires_grad(wrt, true);
+    bp_tensor *y = apply("sum", TENSORS(apply(name, in, with)), NO_ARGS);
+    if (bp_gradients(y, NULL, 1, &wrt, NULL, &grad) != BP_OK || !grad) {
+        CHECK(false, "%s: %s", name, bp_message(ctx));
+        return;
+    }
+    check_numbers(name, keep(grad), want);
+    bp_tensor_set_requires_grad(wrt, false);
+}
+
+static void test_kinks(void)
+{
+    bp_tensor *x = VALUES(BP_F64, -1, 0, 2), *a = VALUES(BP_F64, 1, 5, 3), *b = VALUES(BP_F64, 4, 5, 1);
+    check_gradient("relu", TENSORS(x), NO_ARGS, 0, NUMBERS(0, 0, 1));
+    check_gradient("leaky_relu", TENSORS(x), ARGS(bp_float(0.25)), 0, NUMBERS(0.25, 0.25, 1));
+    check_gradient("abs", TENSORS(x), NO_ARGS, 0, NUMBERS(-1, 0, 1));
+    check_gradient("clamp", TENSORS(x), ARGS(bp_float(0), bp_float(1)), 0, NUMBERS(0, 1, 0));
+    check_gradient("maximum", TENSORS(a, b), NO_ARGS, 0, NUMBERS(0, 0.5, 1));
+    check_gradient("maximum", TENSORS(a, b), NO_ARGS, 1, NUMBERS(1, 0.5, 0));
+    check_gradient("minimum", TENSORS(a, b), NO_ARGS, 0, NUMBERS(1, 0.5, 0));
+    check_gradient("max", TENSORS(VALUES(BP_F64, 3, 1, 3, 2)), NO_ARGS, 0, NUMBERS(0.5, 0, 0.5, 0));
+    check_gradient("prod", TENSORS(VALUES(BP_F64, 2, 3, 4)), NO_ARGS, 0, NUMBERS(12, 8, 6));
+    check_gradient("prod", TENSORS(VALUES(BP_F64, 2, 0, 4)), NO_ARGS, 0, NUMBERS(0, 8, 0));
+    check_gradient("prod", TENSORS(VALUES(BP_F64, 0, 0, 4)), NO_ARGS, 0, NUMBERS(0, 0, 0));
+    check_gradient("pow", TENSORS(VALUES(BP_F64, 0, 2), VALUES(BP_F64, 2)), NO_ARGS, 0, NUMBERS(0, 4));
+    check_gradient("pow", TENSORS(VALUES(BP_F64, 0, 1), VALUES(BP_F64, 2, 3)), NO_ARGS, 1, NUMBERS(0, 0));
+    check_gradient("where", TENSORS(VALUES(BP_BOOL, 1, 0, 1), apply("log", TENSORS(x), NO_ARGS), a), NO_ARGS, 2, NUMBERS(0, 1, 0));
     sweep();
 }
 
@@ -261,9 +310,12 @@ static void test_create(void)
             bp_tensor *x = gappy(dtypes[a], SHAPE(3, 4, 2)), *y = apply("cast", TENSORS(x), ARGS(bp_int(dtypes[b])));
             double *v = values(x);
             for (int i = 0; i < 24; i++) {
-                if (dtypes[b] == BP_BOOL) v[i] = v[i] != 0;
-                else if (!bp_is_float(dtypes[b])) v[i] = trunc(v[i]);
-                else if (dtypes[b] == BP_F32) v[i] = (double)(float)v[i];
+                if (dtypes[b] == BP_BOOL)
+                    v[i] = v[i] != 0;
+                else if (!bp_is_float(dtypes[b]))
+                    v[i] = trunc(v[i]);
+                else if (dtypes[b] == BP_F32)
+                    v[i] = (double)(float)v[i];
                 if (dtypes[b] == BP_U8 && v[i] < 0) v[i] = bp_is_float(dtypes[a]) ? 0 : v[i] + 256;
             }
             check_values("cast", y, 24, v, 0);
@@ -290,6 +342,7 @@ int main(void)
     test_unary();
     test_binary();
     test_in_place();
+    test_kinks();
     test_create();
     close_counting(ctx, &memory);
     return report();

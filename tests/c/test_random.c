@@ -1,5 +1,5 @@
-/* test_random.c - random ops: the words of Philox in every table, draws that do not depend on how they are cut, their distribution, streams,
- * dropout and its replay. */
+/* test_random.c - random ops: the words of Philox in every table, draws that do not depend on how they are cut, their distribution,
+ * streams, dropout and its replay. */
 #include "ops.h"
 
 #include "../../core/base/random.h"
@@ -24,14 +24,15 @@ static void test_words(const bp_kernels *k, const char *table, bool f64)
         CHECK(wrong == 0, "%s: %d of %d words are not Philox's", table, wrong, N);
         if (f64) continue;
         k->dropout(N, key, step, first, 0.25, ones, mask);
-        for (int i = wrong = 0; i < N; i++) wrong += mask[i] != (bp_philox_at(key, step, first + (uint64_t)i) >= 0x40000000u ? (float)(1 / 0.75) : 0);
+        for (int i = wrong = 0; i < N; i++)
+            wrong += mask[i] != (bp_philox_at(key, step, first + (uint64_t)i) >= 0x40000000u ? (float)(1 / 0.75) : 0);
         CHECK(wrong == 0, "%s: %d of %d elements are dropped wrongly", table, wrong, N);
     }
     /* known answers of the reference implementation: counter 0, key 0 */
     uint32_t w[4];
     bp_philox(0, 0, 0, w);
-    CHECK(w[0] == 0x6627e8d5u && w[1] == 0xe169c58du && w[2] == 0xbc57ac4cu && w[3] == 0x9b00dbd8u, "Philox4x32-10 of zeros: %08x %08x %08x %08x", w[0],
-          w[1], w[2], w[3]);
+    CHECK(w[0] == 0x6627e8d5u && w[1] == 0xe169c58du && w[2] == 0xbc57ac4cu && w[3] == 0x9b00dbd8u,
+          "Philox4x32-10 of zeros: %08x %08x %08x %08x", w[0], w[1], w[2], w[3]);
 }
 
 /* Any cut of a draw gives the same bits. */
@@ -70,7 +71,8 @@ static void test_distributions(void)
     const bp_dtype dtypes[] = { BP_F32, BP_F64 };
     const dims many = SHAPE(1000, 200);
     for (int d = 0; d < 2; d++) { /* bounds are five standard errors */
-        moments(apply("random_uniform", (tensors){ 1, { NULL } }, ARGS(list_of(many), bp_float(-1), bp_float(3), bp_int(dtypes[d]))), &mean, &std, &least, &most);
+        moments(apply("random_uniform", (tensors){ 1, { NULL } }, ARGS(list_of(many), bp_float(-1), bp_float(3), bp_int(dtypes[d]))), &mean,
+                &std, &least, &most);
         CHECK(fabs(mean - 1) < 0.013 && fabs(std - sqrt(16.0 / 12)) < 0.01, "uniform: mean %g, std %g", mean, std);
         CHECK(least >= -1 && least < -0.999 && most <= 3 && most > 2.999, "uniform from %g to %g", least, most);
         bp_tensor *z = apply("random_normal", (tensors){ 1, { NULL } }, ARGS(list_of(many), bp_float(2), bp_float(0.5), bp_int(dtypes[d])));
@@ -112,12 +114,14 @@ static void test_streams(void)
     bp_set_threads(ctx, 3);
     bp_tensor *again = apply("random_normal", own, ARGS(list_of(SHAPE(3)))), *second = apply("random_normal", own, ARGS(list_of(shape)));
     CHECK(memcmp(bp_tensor_data(a), bp_tensor_data(again), 12) == 0, "the same seed gives other numbers, or the shape matters");
-    CHECK(memcmp(bp_tensor_data(b), bp_tensor_data(second), 280000) == 0, "the second draw depends on the size of the first, or on threads");
+    CHECK(memcmp(bp_tensor_data(b), bp_tensor_data(second), 280000) == 0,
+          "the second draw depends on the size of the first, or on threads");
     CHECK(memcmp(bp_tensor_data(a), bp_tensor_data(b), 280000) != 0, "two draws are equal");
     bp_set_threads(ctx, 1);
     bp_tensor *state = VALUES(BP_I64, 77, 5), *x = apply("random_uniform", TENSORS(state), ARGS(list_of(SHAPE(4))));
     CHECK_VALUES("state after a draw", state, 77, 6);
-    for (int i = 0; i < 4; i++) CHECK(((float *)bp_tensor_data(x))[i] == (float)(bp_philox_at(77, 5, (uint64_t)i) >> 8) * 0x1p-24f, "element %d of a draw", i);
+    for (int i = 0; i < 4; i++)
+        CHECK(((float *)bp_tensor_data(x))[i] == (float)(bp_philox_at(77, 5, (uint64_t)i) >> 8) * 0x1p-24f, "element %d of a draw", i);
 
     bp_tensor *ones = apply("full", NO_TENSORS, ARGS(list_of(SHAPE(100000)), bp_float(1)));
     bp_tensor *y = apply("dropout", TENSORS(ones, state), ARGS(bp_float(0.3)));

@@ -81,7 +81,8 @@ static void test_shapes(void)
                 check_reduction((kind)k, tensor(dtypes[d], S0), S0, S0, keepdims);
                 check_reduction((kind)k, tensor(dtypes[d], SHAPE(4, 1)), SHAPE(4, 1), SHAPE(1), keepdims);
                 check_reduction((kind)k, tensor(dtypes[d], SHAPE(0, 3)), SHAPE(0, 3), SHAPE(1), keepdims);
-                if (k != MAX && k != MIN && k != MEAN) check_reduction((kind)k, tensor(dtypes[d], SHAPE(0, 3)), SHAPE(0, 3), SHAPE(0), keepdims);
+                if (k != MAX && k != MIN && k != MEAN)
+                    check_reduction((kind)k, tensor(dtypes[d], SHAPE(0, 3)), SHAPE(0, 3), SHAPE(0), keepdims);
             }
         sweep();
     }
@@ -106,9 +107,15 @@ static void test_large(void)
     static const struct {
         dims shape, axes;
     } cases[] = {
-        { { 1, { 300001 } }, { 0, { 0 } } },      { { 2, { 3, 90001 } }, { 1, { 1 } } },    { { 2, { 90001, 3 } }, { 1, { 0 } } },
-        { { 2, { 301, 1003 } }, { 1, { 0 } } },   { { 2, { 1003, 301 } }, { 1, { 1 } } },   { { 2, { 40, 4000 } }, { 1, { 0 } } },
-        { { 3, { 2, 70000, 2 } }, { 1, { 1 } } }, { { 3, { 2, 70000, 2 } }, { 2, { 0, 2 } } }, { { 4, { 8, 21, 21, 19 } }, { 3, { 0, 1, 2 } } },
+        { { 1, { 300001 } }, { 0, { 0 } } },
+        { { 2, { 3, 90001 } }, { 1, { 1 } } },
+        { { 2, { 90001, 3 } }, { 1, { 0 } } },
+        { { 2, { 301, 1003 } }, { 1, { 0 } } },
+        { { 2, { 1003, 301 } }, { 1, { 1 } } },
+        { { 2, { 40, 4000 } }, { 1, { 0 } } },
+        { { 3, { 2, 70000, 2 } }, { 1, { 1 } } },
+        { { 3, { 2, 70000, 2 } }, { 2, { 0, 2 } } },
+        { { 4, { 8, 21, 21, 19 } }, { 3, { 0, 1, 2 } } },
         { { 3, { 50000, 2, 2 } }, { 1, { 1 } } },
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
@@ -137,8 +144,8 @@ static void test_tables(void)
 {
     static const char *const isas[] = { "avx2", "avx512" };
     const bp_kernels *plain = bp_kernels_f32("baseline");
-    static float x[5000], a[5000], b[5000];
-    for (int i = 0; i < 5000; i++) x[i] = (float)noise(i);
+    static float x[5001], a[5000], b[5000];
+    for (int i = 0; i < 5001; i++) x[i] = (float)noise(i);
     for (int k = 0; k < 2; k++) {
         const bp_kernels *fast = bp_kernels_f32(isas[k]);
         if (!fast) continue;
@@ -146,7 +153,8 @@ static void test_tables(void)
             const int64_t r = 5000 / inner;
             plain->reduce_sum(1, r, inner, inner, x, a);
             fast->reduce_sum(1, r, inner, inner, x, b);
-            CHECK(memcmp(a, b, (size_t)inner * sizeof *a) == 0, "%s: sum of [%d][%d] has other bits than baseline", isas[k], (int)r, (int)inner);
+            CHECK(memcmp(a, b, (size_t)inner * sizeof *a) == 0, "%s: sum of [%d][%d] has other bits than baseline", isas[k], (int)r,
+                  (int)inner);
             CHECK(plain->dot(r, x, x + 1) == fast->dot(r, x, x + 1), "%s: dot of %d has other bits than baseline", isas[k], (int)r);
         }
     }
@@ -163,7 +171,8 @@ static void test_along(void)
                 bp_tensor *x = d % 2 ? gappy(dtypes[d], shape) : tensor(dtypes[d], shape);
                 bool over[3] = { axis == 0, axis == 1, axis == 2 };
                 const int64_t n = count_of(shape), m = n / shape.at[axis];
-                double *v = values(x), best[2][400], at[2][400], sums[400] = { 0 }, *running = (double *)malloc((size_t)n * sizeof *running);
+                double *v = values(x), best[2][400], at[2][400], sums[400] = { 0 },
+                       *running = (double *)malloc((size_t)n * sizeof *running);
                 for (int64_t i = 0; i < m; i++) best[0][i] = -INFINITY, best[1][i] = INFINITY;
                 int64_t inner = 1;
                 for (int i = axis + 1; i < 3; i++) inner *= shape.at[i];
@@ -177,7 +186,8 @@ static void test_along(void)
                 check_values("argmin", apply("argmin", TENSORS(x), ARGS(bp_int(axis - 3), bp_int(1))), m, at[1], 0);
                 check_values("cumsum", apply("cumsum", TENSORS(x), ARGS(bp_int(axis))), n, running, d == 0 ? 1e-6 : 1e-13);
                 if (bp_is_float(dtypes[d])) { /* softmax by its definition */
-                    double total[400] = { 0 }, *want = (double *)malloc((size_t)n * sizeof *want), *logs = (double *)malloc((size_t)n * sizeof *logs);
+                    double total[400] = { 0 }, *want = (double *)malloc((size_t)n * sizeof *want),
+                           *logs = (double *)malloc((size_t)n * sizeof *logs);
                     for (int64_t i = 0; i < n; i++) total[result_at(shape, over, i)] += exp(v[i]);
                     for (int64_t i = 0; i < n; i++) {
                         want[i] = exp(v[i]) / total[result_at(shape, over, i)];

@@ -75,7 +75,10 @@ static void idx_damage(bp_ctx *ctx, counting *c, disk *d)
         { { 0, 0, 8, 9, 0, 0, 0, 0 }, 8, "9 dimensions" },
         { { 0, 0, 8, 1, 0, 0, 0, 1, 5, 6 }, 10, "more bytes follow" },
         { { 0, 0, 8, 1, 0xff, 0xff, 0xff, 0xff, 5 }, 9, "truncated" },
-        { { 0, 0, 8, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, 20, "truncated" },
+        { { 0, 0, 8, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
+          20,
+          "more elements than can be addressed" },
+        { { 0, 0, 8, 3, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, 16, "more elements than can be addressed" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         try_damaged(ctx, d, load_idx, cases[i].bytes, cases[i].n, "idx case", i, false);
@@ -169,7 +172,9 @@ static const struct {
     { "a,b,a\n1,2,3\n", 0, "two columns are called \"a\"" },
     { "a,b\n1,\0\n", 8, "found byte 0x00" },
     { "a,b\n1,\xe9\n", 0, "damaged:2: offset 6: found byte 0xe9; expected UTF-8" },
-    { "\xff\xfe" "a\0,\0b\0\n\0", 10, "UTF-16" },
+    { "\xff\xfe"
+      "a\0,\0b\0\n\0",
+      10, "UTF-16" },
     { "a,b\n1,1e39\n", 0, "too large for f32" },
     { "a,b\n1,1e400\n", 0, "column \"b\": found \"1e400\"" },
     { "a,b\n1,2\n2,nan\n", 0, "expected a number" },

@@ -94,7 +94,8 @@ static void test_gelu(const bp_kernels *k)
     for (double x = -12; x < 12; x += 1.0 / 4096) {
         float in = (float)x, got;
         k->unary[BP_UNARY_gelu](1, &in, 1, &got, 1, 0);
-        double want = (double)in * 0.5 * erfc((double)in * -0.70710678118654752440), allowed = 1.5e-7 * (4 + (double)in * (double)in) * fabs(want) + 2e-45;
+        double want = (double)in * 0.5 * erfc((double)in * -0.70710678118654752440),
+               allowed = 1.5e-7 * (4 + (double)in * (double)in) * fabs(want) + 2e-45;
         double ratio = fabs((double)got - want) / allowed;
         if (ratio > worst) worst = ratio, where = (double)in;
     }

@@ -26,7 +26,8 @@ describe("nn.module", function()
   it("collects parameters by assignment, through lists, in order", function()
     local net = Net{ units = 5 }
     net(bp.randn(2, 7))
-    assert.same({ "gain", "first.kernel", "first.bias", "blocks.1.kernel", "blocks.1.bias", "blocks.2.dense_1.kernel", "blocks.2.dense_1.bias" },
+    assert.same({ "gain", "first.kernel", "first.bias", "blocks.1.kernel", "blocks.1.bias", "blocks.2.dense_1.kernel",
+      "blocks.2.dense_1.bias" },
       names(net:named_parameters()))
     assert.same({ "seen" }, names(net:named_buffers()))
     assert.same({ "first", "blocks.1", "blocks.2" }, names(net:children()))
@@ -47,6 +48,28 @@ describe("nn.module", function()
     net.gain = nn.parameter{ 4, 5, 6 }
     assert.equal("gain", names(net:named_parameters())[1])
     near(net.gain, bp.tensor{ 4, 5, 6 })
+  end)
+
+  it("takes numbers for a parameter in place", function()
+    local net = Net{ units = 5 }:build_for{ 7 }
+    local gain = net.gain
+    net.gain = bp.tensor{ 7, 8, 9 }
+    assert.equal(gain, net.gain)
+    assert.is_true(net.gain.requires_grad)
+    near(net.gain, bp.tensor{ 7, 8, 9 })
+    fails("SpecNet: the parameter 'gain' is [3]; the tensor assigned to it is [2]", function() net.gain = bp.zeros(2) end)
+  end)
+
+  it("prints as a tree with the options that are not defaults", function()
+    local model = nn.sequential{ nn.conv2d{ 4, 3, padding = "same" }, nn.sequential{ nn.relu(), nn.dense{ 2, activation = "tanh" } } }
+    assert.equal([[sequential {
+  conv2d_1: conv2d{ filters = 4, kernel_size = { 3, 3 }, padding = "same" }
+  sequential_1: sequential {
+    relu_1: relu
+    dense_1: dense{ units = 2, activation = "tanh" }
+  }
+}]], tostring(model))
+    assert.equal("SpecNet {\n  first: dense", tostring(Net{ units = 3 }):sub(1, 24))
   end)
 
   it("refuses names of its own methods, and classes that are not called", function()
@@ -174,6 +197,7 @@ describe("layers", function()
     fails("conv2d: option 'filters' is a number (0); expected a whole number at least 1", nn.conv2d, { 0, 3 })
     fails("dropout: option 'rate' is a number (1); expected a number at least 0 and below 1", nn.dropout, 1)
     fails("dropout: option 'rate' is missing", nn.dropout)
+    fails("batch_norm: unknown option 'momentum': Keras means", nn.batch_norm, { momentum = 0.9 })
   end)
 
   it("dropout: drops while training, keeps the mean, is the identity otherwise", function()

@@ -71,6 +71,24 @@ describe("options", function()
     end
   end)
 
+  it("are one table: further values are refused, not dropped", function()
+    local nn, x = bp.nn, bp.zeros(2, 1)
+    local cases = {
+      { "dense: called with 2 values; expected one table: dense{ a, b, name = c }", nn.dense, 10, "relu" },
+      { "sequential: called with 2 values", nn.sequential, nn.relu(), nn.relu() },
+      { "fit: called with 2 values", function(...) nn.sequential{ nn.dense(1) }:compile{ loss = "mse" }:fit(...) end, x, x },
+      { "early_stopping: called with 2 values", bp.callbacks.early_stopping, "loss", 3 },
+      { "schedule.cosine: called with 2 values; expected one table: cosine{", bp.optim.schedule.cosine, 0.1, 100 },
+      { "augment.crop: called with 2 values", bp.augment.crop, 3, 3 },
+      { "search.float: called with 2 values", bp.search.float, 1, 3 },
+      { "search.choice: called with several values", bp.search.choice, "a", "b" },
+    }
+    for _, case in ipairs(cases) do
+      local text = message(table.unpack(case, 2))
+      assert.truthy(text:find(case[1], 1, true), text)
+    end
+  end)
+
   it("blame the first line outside the library", function()
     local ok, err = pcall(function()
       bp.nn.dense{ unit = 3 } -- this line

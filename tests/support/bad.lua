@@ -1,7 +1,8 @@
 --- Misuse and its messages. A case is { what, function, found, mend... }: the function has to raise an error that blames a line of its
 --- own, says what was found and how to mend it; and afterwards training gives the same bits as ever.
 local bp = require "bp"
-local assert, it = require "luassert", require("busted").it
+local alive = require("support.core").alive
+local assert, it, setup = require "luassert", require("busted").it, require("busted").setup
 
 local bad = {}
 
@@ -57,10 +58,11 @@ function bad.refuses(code, fn, ...)
   assert.equal(code, got, message)
 end
 
---- Makes a test of every case.
+--- Makes a test of every case, and one that all of them together left no tensor behind.
 -- @param cases list of { what, function, found, mend, ... }
 function bad.cases(cases)
-  local names = {}
+  local names, before = {}, nil
+  setup(function() before = alive() end)
   for _, case in ipairs(cases) do
     local what, fn = case[1], case[2]
     assert(not names[what], "two cases: " .. what)
@@ -71,6 +73,7 @@ function bad.cases(cases)
       bad.still_works()
     end)
   end
+  it("leaves nothing behind", function() assert.equal(before, alive()) end)
 end
 
 return bad

@@ -15,7 +15,7 @@ end
 --- Fails unless both tensors agree.
 function check.near(a, b, tolerance, what)
   local difference = check.difference(a, b)
-  if not (difference <= (tolerance or 1e-6)) then
+  if difference ~= difference or difference > (tolerance or 1e-6) then
     error(("%s: the tensors differ by %.3g, more than %.3g\n%s\n%s"):format(what or "", difference, tolerance or 1e-6, tostring(a),
       tostring(b)), 2)
   end

@@ -80,6 +80,6 @@ end
 --- Saves model and optimizer after epochs.
 ---@param given string|table the folder, or { path, every = 1, keep = 2, best = "val_loss" }
 ---@return table callback
-return function(given)
-  return setmetatable({ options = spec:read(given) }, Checkpoint)
+return function(given, ...)
+  return setmetatable({ options = spec:read(given, ...) }, Checkpoint)
 end

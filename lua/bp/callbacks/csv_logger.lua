@@ -20,6 +20,6 @@ function Logger:on_train_end(run) self:write(run) end
 --- Writes what is logged into a CSV file.
 ---@param given string|table the path, or { path = }
 ---@return table callback
-return function(given)
-  return setmetatable({ options = spec:read(given) }, Logger)
+return function(given, ...)
+  return setmetatable({ options = spec:read(given, ...) }, Logger)
 end

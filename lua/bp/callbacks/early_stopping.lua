@@ -57,7 +57,7 @@ end
 ---@param given table|nil { monitor = "val_loss", patience = 0, min_delta = 0, mode = "auto", baseline =, start_from_epoch = 0,
 --- restore_best_weights = true }
 ---@return table callback after the training: best, best_epoch
-return function(given)
-  local o = spec:read(given)
+return function(given, ...)
+  local o = spec:read(given, ...)
   return setmetatable({ options = o, sign = monitor.sign(o.monitor, o.mode) }, EarlyStopping)
 end

@@ -14,12 +14,6 @@ local is_known = {}
 for _, name in ipairs(known) do is_known[name] = true end
 
 local List = {}
--- Leaving fit, also by an error, gives callbacks the chance to let go of files.
-List.__close = function(self)
-  for _, callback in ipairs(self) do
-    if callback.close then callback:close() end
-  end
-end
 List.__index = List
 
 local function check(callback, i)
@@ -35,9 +29,8 @@ end
 
 --- A list of callbacks ready to run.
 ---@param callbacks table|nil what fit was given: a list, or one callback alone
----@param run table the training
----@return table list to be closed
-function list.new(callbacks, run)
+---@return table list
+function list.new(callbacks)
   local self = setmetatable({}, List)
   if callbacks and callbacks[1] == nil and next(callbacks) ~= nil then callbacks = { callbacks } end
   for i, callback in ipairs(callbacks or {}) do
@@ -47,7 +40,6 @@ function list.new(callbacks, run)
   self.wants_batches = false
   for _, callback in ipairs(self) do
     if callback.on_batch_begin or callback.on_batch_end then self.wants_batches = true end
-    if callback.check then callback:check(run) end
   end
   return self
 end

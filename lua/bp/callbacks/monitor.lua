@@ -1,4 +1,5 @@
 --- Watching one number of the logs: what "better" means for it, and the error when it is not there.
+---@internal
 local core = require "bp.core"
 local logs = require "bp.logs"
 local options = require "bp.options"

@@ -1,7 +1,9 @@
 --- callbacks.reduce_lr_on_plateau: lowers the learning rate when a number has not become better for some epochs.
+local core = require "bp.core"
 local logs = require "bp.logs"
 local monitor = require "bp.callbacks.monitor"
 local options = require "bp.options"
+local schedule = require "bp.optim.schedule"
 
 local fields = monitor.fields()
 table.move({
@@ -18,7 +20,11 @@ local spec = options.define("reduce_lr_on_plateau", "Lowers the learning rate wh
 local Reduce = { __name = "reduce_lr_on_plateau" }
 Reduce.__index = Reduce
 
-function Reduce:on_train_begin()
+function Reduce:on_train_begin(run)
+  if schedule.is_dynamic(run.optimizer.options.lr) then
+    core.error("reduce_lr_on_plateau: the optimizer's learning rate follows a schedule; make the optimizer with a number, "
+      .. "or leave one of them out")
+  end
   self.best, self.wait, self.cooldown = nil, 0, 0
 end
 
@@ -57,7 +63,7 @@ end
 --- Lowers the learning rate when a number has not become better for `patience` epochs.
 ---@param given table|nil { monitor = "val_loss", factor = 0.1, patience = 10, min_delta = 1e-4, mode = "auto", cooldown = 0, min_lr = 0 }
 ---@return table callback
-return function(given)
-  local o = spec:read(given)
+return function(given, ...)
+  local o = spec:read(given, ...)
   return setmetatable({ options = o, sign = monitor.sign(o.monitor, o.mode) }, Reduce)
 end

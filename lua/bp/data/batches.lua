@@ -1,4 +1,5 @@
 --- Going through a dataset batch by batch. Each batch is gathered by one op per tensor; where the order is the stored one it is a view.
+---@internal
 local columns = require "bp.data.columns"
 local core = require "bp.core"
 local options = require "bp.options"

@@ -1,4 +1,5 @@
 --- Columns of a dataset: a tensor, or a table of tensors (by name or in a list), whose first dimension counts the samples.
+---@internal
 local core = require "bp.core"
 local options = require "bp.options"
 

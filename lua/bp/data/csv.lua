@@ -4,6 +4,7 @@ local dataset = require "bp.data.dataset"
 local options = require "bp.options"
 
 local ops = core.ops
+local data = {}
 
 local spec = options.define("data.csv", "Reads a CSV file as a dataset.", {
   { "path", "string", required = true, help = "the file: UTF-8, plain or gzip'd" },
@@ -11,7 +12,7 @@ local spec = options.define("data.csv", "Reads a CSV file as a dataset.", {
   { "columns", "table", named = true, help = "names of the columns that become x; by default all others" },
   { "classes", "table", named = true, help = "names of columns that hold classes although they look like numbers" },
   { "header", "boolean", named = true, help = "whether the first line holds names; by default it does when none of its cells is a number" },
-  { "separator", "string", named = true, help = "one character; by default whichever of , ; and tab stands most often in the first line" },
+  { "separator", "string", named = true, help = "one character; by default whichever of ; tab and , stands most often in the first line" },
   { "decimal", "string", default = ".", named = true, help = 'the decimal point; "," reads 1,5' },
   { "missing", "choice", choices = { "error", "nan", "skip" }, default = "error", named = true,
     help = "what an empty cell does: fail, become NaN (or a class of its own), or leave the row out" },
@@ -43,7 +44,7 @@ end
 
 -- Numbers as one column, classes as one column for each class. Returns tensor [rows][k] and the names of its columns.
 local function as_features(column, dtype)
-  if column.kind == "number" then return ops.unsqueeze(column.values, { axes = { 2 } }), { column.name } end
+  if column.kind == "number" then return ops.unsqueeze(column.values, { axis = 2 }), { column.name } end
   local names = {}
   for i, class in ipairs(column.classes) do names[i] = ("%s=%s"):format(column.name, class) end
   return ops.one_hot(column.values, { classes = #names, dtype = dtype }), names
@@ -80,7 +81,7 @@ end
 ---@return table|nil dataset
 ---@return string|nil message names line and column of what is wrong
 ---@return string|nil code
-return function(given)
+function data.csv(given)
   local o = spec:read(given)
   o.target, o.columns, o.classes = names_in("target", o.target), names_in("columns", o.columns), names_in("classes", o.classes)
   local loaded, message, code = core.csv_load(o.path, {
@@ -108,3 +109,5 @@ return function(given)
     })
   end)
 end
+
+return data.csv

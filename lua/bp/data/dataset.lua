@@ -1,5 +1,5 @@
---- A dataset: tensors of samples (x, y, weight), what their classes are called, and which rows of them belong to it. Splitting and shuffling make
---- datasets over the same tensors; nothing is copied until a batch is gathered.
+--- A dataset: tensors of samples (x, y, weight), what their classes are called, and which rows of them belong to it. Splitting and
+--- shuffling make datasets over the same tensors; nothing is copied until a batch is gathered.
 local batches = require "bp.data.batches"
 local columns = require "bp.data.columns"
 local core = require "bp.core"
@@ -8,11 +8,11 @@ local split = require "bp.data.split"
 
 local ops = core.ops
 local Dataset = { __name = "dataset" }
-local methods = {}
+local dataset = {} -- the methods
 
 -- What is not a method is a column, or something a loader noted (classes, features, files, skipped).
 function Dataset.__index(self, key)
-  if methods[key] then return methods[key] end
+  if dataset[key] then return dataset[key] end
   local column = self.columns[key]
   if column == nil then return self.notes[key] end
   if not self.rows then return column end
@@ -21,7 +21,7 @@ end
 
 -- Notes may be set: dataset.classes = { "cat", "dog" }. Tensors may not, since other datasets may share them.
 function Dataset.__newindex(self, key, value)
-  if self.columns[key] ~= nil or methods[key] then
+  if self.columns[key] ~= nil or dataset[key] then
     core.error(("dataset: '%s' cannot be replaced; make a new dataset with data.tensors"):format(tostring(key)))
   end
   self.notes[key] = value
@@ -51,7 +51,7 @@ end
 
 --- The number of samples, which is #dataset too.
 ---@return integer n
-function methods:size() return self.n end
+function dataset:size() return self.n end
 
 function Dataset.__len(self) return self.n end
 
@@ -78,7 +78,7 @@ end
 --- The samples at some positions, in that order; a position may come more than once.
 ---@param positions table list of positions from 1, or an integer tensor of them
 ---@return table dataset
-function methods:subset(positions)
+function dataset:subset(positions)
   if options.is_plain(positions) then
     for i, position in ipairs(positions) do
       if not math.tointeger(position) then
@@ -105,7 +105,7 @@ end
 
 --- The same samples in a random order, drawn from the shuffle stream.
 ---@return table dataset
-function methods:shuffle()
+function dataset:shuffle()
   return core.no_grad(function() return with_rows(self, rows_at(self, permutation(self.n)), self.n) end)
 end
 
@@ -116,7 +116,7 @@ end
 --- By default the samples are shuffled before (with the shuffle stream), and where classes are known each part has the same mix of them.
 ---@param given table { share, share, ..., shuffle = true, stratify = whether classes are known }
 ---@return table ... datasets, as many as shares
-function methods:split(given)
+function dataset:split(given)
   local counts, o = split.read(self, given)
   local parts = core.no_grad(split.positions, self.columns.y and o.stratify and self.y, self.n, counts, o.shuffle)
   for i, positions in ipairs(parts) do parts[i] = self:subset(positions) end
@@ -126,7 +126,7 @@ end
 --- The same samples with a function applied to every batch: fn(x, y, batch) gives x, or x and y. It sees tensors of a whole batch.
 ---@param fn function
 ---@return table dataset
-function methods:map(fn)
+function dataset:map(fn)
   local meta = getmetatable(fn)
   if type(fn) ~= "function" and not (type(meta) == "table" and meta.__call) then
     core.error(("map: the value is %s; expected a function of x and y"):format(options.describe(fn)))
@@ -139,11 +139,11 @@ end
 --- Goes through the samples in batches: for batch in dataset:batches{ 64, shuffle = true } do ... batch.x, batch.y ... end
 ---@param given any { 64, shuffle = false, drop_last = false } or the size
 ---@return function iterator gives { x =, y =, weight =, index = } until all samples were seen
-function methods:batches(given) return batches(self, given) end
+function dataset:batches(given) return batches(self, given) end
 
 -- `dataset.batches()` instead of `dataset:batches()`, and the like.
-for name, method in pairs(methods) do
-  methods[name] = function(self, ...)
+for name, method in pairs(dataset) do
+  dataset[name] = function(self, ...)
     if getmetatable(self) ~= Dataset then
       core.error(("dataset:%s: called on %s; write dataset:%s(...) with ':'"):format(name, options.describe(self), name))
     end

@@ -3,6 +3,8 @@ local core = require "bp.core"
 local idx = require "bp.data.idx"
 local options = require "bp.options"
 
+local data = {}
+
 local CLASSES = { "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot" }
 local NAME = "fashion-mnist"
 
@@ -50,7 +52,7 @@ end
 ---@return table|nil train 60,000 samples
 ---@return table|string test 10,000 samples, or the message
 ---@return string|nil code
-return function(given)
+function data.fashion_mnist(given)
   local o = spec:read(given)
   local searched = o.folder and { o.folder } or places()
   for _, folder in ipairs(searched) do
@@ -66,3 +68,5 @@ return function(given)
   return nil, ("Fashion-MNIST is not there; searched %s; install it with: apt-get install dataset-fashion-mnist (as root, or with sudo), "
     .. "or set BPLUA_DATA to a folder that holds its four files"):format(table.concat(searched, ", ")), "eio"
 end
+
+return data.fashion_mnist

@@ -4,6 +4,7 @@ local dataset = require "bp.data.dataset"
 local options = require "bp.options"
 
 local ops = core.ops
+local data = {}
 
 local spec = options.define("data.idx", "Reads IDX files, plain or gzip'd.", {
   { "x", "string", required = true, help = "path of the samples" },
@@ -42,7 +43,7 @@ end
 ---@return table|nil tensor or dataset
 ---@return string|nil message
 ---@return string|nil code
-return function(given)
+function data.idx(given)
   if type(given) == "string" then return core.idx_load(given) end
   local o = spec:read(given)
   local x, message, code = core.idx_load(o.x)
@@ -58,3 +59,5 @@ return function(given)
   end
   return dataset.make("data.idx", { x = core.no_grad(as_images, x), y = y }, { classes = o.classes })
 end
+
+return data.idx

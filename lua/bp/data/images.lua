@@ -4,10 +4,12 @@ local dataset = require "bp.data.dataset"
 local options = require "bp.options"
 
 local ops = core.ops
+local data = {}
 
 local spec = options.define("data.images", "Reads a folder of PNG, JPEG and BMP pictures as a dataset.", {
   { "folder", "string", required = true, help = "the folder" },
-  { "size", "pair", named = true, help = "{height, width} to which the pictures are resized; without it all must have the size of the first" },
+  { "size", "pair", named = true,
+    help = "{height, width} to which the pictures are resized; without it all must have the size of the first" },
   { "labels", "choice", choices = { "directory", "none" }, default = "directory", named = true,
     help = '"directory": each folder inside is a class, named by it; "none": the pictures lie in the folder itself' },
   { "channels", "int", min = 1, max = 4, default = 3, named = true, help = "1 (grey), 3, or 4 (with alpha)" },
@@ -56,8 +58,8 @@ local function load(o, file, shape)
   if not image then return nil, message, code end
   local height, width = image:shape(1), image:shape(2)
   if shape and (height ~= shape[2] or width ~= shape[3]) then
-    return nil, ("%s: has %d x %d pixels (height x width), those before %d x %d; give size = {height, width} to resize all"):format(file.path, height,
-      width, shape[2], shape[3]), "eformat"
+    return nil, ("%s: has %d x %d pixels (height x width), those before %d x %d; give size = {height, width} to resize all"):format(
+      file.path, height, width, shape[2], shape[3]), "eformat"
   end
   return image
 end
@@ -71,7 +73,7 @@ end
 ---@return table|nil dataset y has labels from 1 unless labels = "none"
 ---@return string|nil message
 ---@return string|nil code
-return function(given)
+function data.images(given)
   local o = spec:read(given)
   if o.channels == 2 then spec:fail("option 'channels' is 2; expected 1 (grey), 3, or 4 (with alpha)") end
   local list, classes = find(o)
@@ -94,10 +96,14 @@ return function(given)
       return nil, message .. "; skip_bad = true leaves such files out", code
     end
   end
-  if not x then return nil, ("%s: none of its %d pictures can be read; the first: %s"):format(o.folder, #list, skipped[1].message), "eformat" end
+  if not x then
+    return nil, ("%s: none of its %d pictures can be read; the first: %s"):format(o.folder, #list, skipped[1].message), "eformat"
+  end
   return core.no_grad(function()
     if #files < #list then x = ops.contiguous(x[{ { 1, #files } }]) end
     local y = classes and core.tensor(labels, { dtype = "i64" }) or nil
     return dataset.make("data.images", { x = x, y = y }, { classes = classes, files = files, skipped = skipped })
   end)
 end
+
+return data.images

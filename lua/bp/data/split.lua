@@ -1,4 +1,5 @@
 --- Which samples go into which part of a dataset.
+---@internal
 local core = require "bp.core"
 local options = require "bp.options"
 
@@ -14,7 +15,7 @@ local spec = options.define("split", "Parts of a dataset.", {
 local function counts_of(shares, n)
   local sum, whole = 0, true
   for i, share in ipairs(shares) do
-    if type(share) ~= "number" or not (share > 0) or share == math.huge then
+    if type(share) ~= "number" or share ~= share or share <= 0 or share == math.huge then
       spec:fail("part %d is %s; expected a share above 0, or a number of samples", i, options.describe(share))
     end
     sum, whole = sum + share, whole and math.type(share) == "integer"
@@ -46,7 +47,9 @@ end
 ---@return integer[] counts samples of each part
 ---@return table o { shuffle =, stratify = }
 function split.read(dataset, given)
-  if not options.is_plain(given) then spec:fail("the parts are %s; expected their shares, as in split{0.8, 0.2}", options.describe(given)) end
+  if not options.is_plain(given) then
+    spec:fail("the parts are %s; expected their shares, as in split{0.8, 0.2}", options.describe(given))
+  end
   local named = {}
   for key, value in pairs(given) do
     if type(key) ~= "number" then named[key] = value end
@@ -69,7 +72,7 @@ local function spread(positions, count)
   return ops.masked_select(positions, taken), ops.masked_select(positions, ops.logical_not(taken))
 end
 
---- Positions 1..n dealt out to parts. With labels, the samples are put in order of their class (at random within it) and each part is spread
+--- Positions 1..n dealt out to parts. With labels, the samples are put in order of class (at random within each) and each part is spread
 --- evenly over that order, so that it has its share of every class, give or take one sample.
 ---@param labels table|nil tensor [n]
 ---@param n integer

@@ -1,4 +1,5 @@
 --- Activations by name, as functions tensor -> tensor. A layer's option takes a name or a Lua function.
+---@internal
 local core = require "bp.core"
 local options = require "bp.options"
 

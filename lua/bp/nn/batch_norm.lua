@@ -12,7 +12,13 @@ local BatchNorm = layer.define("batch_norm", "Normalises each channel over the b
   { "scale", "boolean", default = true, named = true, help = "learn a factor (gamma)" },
   { "center", "boolean", default = true, named = true, help = "learn a shift (beta)" },
   { "inputs", "int", min = 1, named = true, help = "number of channels, when the layer is to have its parameters before the first call" },
-})
+}, function(spec, given)
+  if type(given) == "table" and given.momentum ~= nil then
+    spec:fail("unknown option 'momentum': Keras means the weight of the old statistics by it, PyTorch that of the new; here it is decay, "
+      .. "the weight of the old ones (default 0.9)")
+  end
+  return given
+end)
 
 function BatchNorm:setup(o)
   if o.inputs then self:build_for{ o.inputs } end

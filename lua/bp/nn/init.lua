@@ -1,9 +1,11 @@
 --- bp.nn: modules, layers, losses, initialisers.
 local activation = require "bp.nn.activation"
+local check_self = require "bp.methods"
 local lambda = require "bp.nn.lambda"
 local model = require "bp.model"
 local module = require "bp.nn.module"
 local pool2d = require "bp.nn.pool2d"
+local tree = require "bp.nn.tree"
 local weights = require "bp.nn.weights"
 
 local nn = {
@@ -30,10 +32,11 @@ for name, class in pairs(activation) do nn[name] = class end
 
 -- What every module can do beyond running forward lives in files of its own.
 local Module = module.Module
-Module.summary = require "bp.nn.summary"
+Module.summary, Module.describe = require "bp.nn.summary", require "bp.nn.describe"
 Module.get_weights, Module.set_weights = weights.get, weights.set
 Module.compile, Module.evaluate, Module.predict = model.compile, model.evaluate, model.predict
 Module.fit = require "bp.fit"
 Module.save = require("bp.serialize").save
+check_self(Module, "model", tree.is_module, { new = true, call = true, own_name = true })
 
 return nn

@@ -199,6 +199,10 @@ function init.make(who, how, shape)
   if not core.is_tensor(value) then
     core.error(("%s: the initialiser returned %s; expected a tensor"):format(who, options.describe(value)))
   end
+  local found, expected = table.concat(value:shape(), "]["), table.concat(shape, "][")
+  if found ~= expected then
+    core.error(("%s: the initialiser returned [%s]; expected the shape it was given, [%s]"):format(who, found, expected))
+  end
   return value
 end
 

@@ -1,4 +1,5 @@
 --- What all built-in layers share: a class whose constructor takes one option table, remembers it for saving, and shows it in print.
+---@internal
 local core = require "bp.core"
 local options = require "bp.options"
 local init = require "bp.nn.initializers"
@@ -31,9 +32,9 @@ function layer.define(name, summary, fields, prepare)
   all[#all + 1] = { "name", "string", named = true,
     help = "name of the layer in summaries, messages and saved files; default the kind and a number" }
   local spec = options.define(name, summary, all)
-  local class = module.define(name, function(self, given)
+  local class = module.define(name, function(self, given, ...)
     if prepare then given = prepare(spec, given) end
-    local o = spec:read(given)
+    local o = spec:read(given, ...)
     rawset(self, "options", o)
     if o.name then rawset(self, "given_name", o.name) end
     if self.setup then self:setup(o) end

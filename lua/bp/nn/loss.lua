@@ -121,7 +121,12 @@ end
 -- ---- weights -------------------------------------------------------------------------------------------------------------------------
 
 -- The weight of each sample from the weights of the classes.
-local function class_weights(kind, weights, target, prediction)
+local function class_weights(self, target, prediction)
+  local kind, weights = self.kind, self.options.class_weights
+  local classes = kind == "binary" and 2 or prediction:shape(-1)
+  if weights.ndim ~= 1 or weights:shape(1) ~= classes then
+    self.spec:fail("the class weights are %s for %d classes; expected one number per class", text(weights:shape()), classes)
+  end
   if kind == "sparse" then return ops.take(weights, target, { axis = 1 }) end
   if kind == "categorical" then return ops.sum(target * weights, { axes = { -1 } }) end
   local low, high = ops.select(weights, { axis = 1, index = 1 }), ops.select(weights, { axis = 1, index = 2 })
@@ -171,8 +176,12 @@ Loss.__index = Loss
 function Loss:__call(prediction, target, weights)
   if not core.is_tensor(prediction) then self.spec:fail("the prediction is %s; expected a tensor", options.describe(prediction)) end
   if not core.is_tensor(target) then self.spec:fail("the target is %s; expected a tensor", options.describe(target)) end
+  local o, reduction = self.options, self.options.reduction
+  if reduction == "mean" and not (weights or o.weights or o.class_weights) then -- the mean of the samples' means is that of all elements
+    local elements = self:elements(prediction, target)
+    return elements.ndim > 0 and ops.mean(elements) or elements
+  end
   local values, weight = self:values(prediction, target, weights)
-  local reduction = self.options.reduction
   if reduction == "none" or values.ndim == 0 then return values end
   if reduction == "weighted_mean" and weight then return ops.sum(values) / ops.sum(weight) end
   return reduction == "sum" and ops.sum(values) or ops.mean(values)
@@ -185,10 +194,19 @@ function Loss:weight_of(values, prediction, target, weights)
   local function more(weight)
     if weight then product = product and product * weight or weight end
   end
-  more(o.class_weights and per_sample(class_weights(self.kind, o.class_weights, target, prediction)))
+  more(o.class_weights and per_sample(class_weights(self, target, prediction)))
   more(o.weights and check_weights(self.name, o.weights, values))
   more(weights and check_weights(self.name, weights, values))
   return product
+end
+
+-- What the loss computes before anything is gathered, and the target as it was understood.
+function Loss:elements(prediction, target)
+  local elements, understood = self.compute(prediction, target, self.options)
+  if self.kind == "custom" and not core.is_tensor(elements) then
+    core.error(("loss: the function returned %s; expected a tensor: one number, or one per sample"):format(options.describe(elements)))
+  end
+  return elements, understood
 end
 
 --- The weighted loss of each sample, [batch].
@@ -198,10 +216,7 @@ end
 ---@return table values
 ---@return table|nil weight the weights that went in
 function Loss:values(prediction, target, weights)
-  local values, understood = self.compute(prediction, target, self.options)
-  if self.kind == "custom" and not core.is_tensor(values) then
-    core.error(("loss: the function returned %s; expected a tensor: one number, or one per sample"):format(options.describe(values)))
-  end
+  local values, understood = self:elements(prediction, target)
   if values.ndim == 0 then
     if weights then core.error("loss: the function returned one number, which cannot be weighted by sample; return one per sample") end
     return values
@@ -219,9 +234,6 @@ local specs = {}
 local function make(name, kind, given)
   local o = specs[name]:read(given)
   o.weights, o.class_weights = constant(o.weights), constant(o.class_weights)
-  if o.class_weights and kind == "binary" and o.class_weights:numel() ~= 2 then
-    specs[name]:fail("option 'class_weights' has %d numbers; expected 2, for targets 0 and 1", o.class_weights:numel())
-  end
   return setmetatable({ name = name, kind = kind, options = o, spec = specs[name], compute = compute[name] }, Loss)
 end
 

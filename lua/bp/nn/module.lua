@@ -44,16 +44,26 @@ function module.revision() return revision end
 --- Notes a change of some module's structure.
 function module.touch() revision = revision + 1 end
 
+-- net.dense_1.kernel = tensor writes the numbers into the parameter, which stays the tensor that optimizers and captured steps know.
+local function overwrite(self, key, parameter, value)
+  local found, expected = table.concat(value:shape(), "]["), table.concat(parameter:shape(), "][")
+  if found ~= expected then
+    core.error(("%s: the parameter '%s' is [%s]; the tensor assigned to it is [%s]"):format(self.class_name, key, expected, found))
+  end
+  core.pause(core.no_grad, function() parameter:copy_(value) end)
+end
+
 local function assign(self, key, value)
   local state = state_of(self)
   if type(key) == "string" and Module[key] ~= nil and not reserved[key] then
     core.error(("%s: '%s' is a method of every module; choose another name"):format(self.class_name, key))
   end
-  local kind = nil
+  local kind, old = nil, state.values[key]
   if core.is_tensor(value) then
     kind = state.kinds[key] or (value.requires_grad and "parameter") or nil
+    if state.kinds[key] == "parameter" and not value.requires_grad then return overwrite(self, key, old, value) end
   end
-  if state.values[key] == nil and value ~= nil then
+  if old == nil and value ~= nil then
     local known = false
     for _, name in ipairs(state.order) do known = known or name == key end
     if not known then state.order[#state.order + 1] = key end
@@ -292,9 +302,5 @@ function Module:penalty()
   end
   return total
 end
-
---- One line: the class and what it was made with.
----@return string text
-function Module:describe() return self.class_name end
 
 return module

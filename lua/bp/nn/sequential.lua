@@ -35,7 +35,7 @@ local function name_layers(self, layers)
   rawset(self, "names", names)
 end
 
-function Sequential.init(self, given)
+function Sequential.init(self, given, ...)
   if given == nil then given = {} end
   if not options.is_plain(given) then given = { given } end
   local layers, named = {}, {}
@@ -51,7 +51,7 @@ function Sequential.init(self, given)
     end
     layers[i] = value
   end
-  local o = spec:read(named)
+  local o = spec:read(named, ...)
   rawset(self, "options", o)
   if o.name then rawset(self, "given_name", o.name) end
   name_layers(self, layers)

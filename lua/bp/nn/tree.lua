@@ -1,5 +1,6 @@
 --- Walks over the tree of modules. Names follow assignment: field, field.index for lists. A module or tensor reached twice counts once,
 --- under the first name.
+---@internal
 local core = require "bp.core"
 
 local tree = {}

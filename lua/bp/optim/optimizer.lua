@@ -4,8 +4,10 @@
 --- An optimizer is made with its parameters, optim.adam(net:parameters(), { lr = 1e-3 }), or without, optim.adam{ lr = 1e-3 }, for compile
 --- to give it a model's. Groups of parameters with options of their own: optim.adam({ { params = a }, { params = b, lr = 1e-4 } }, { lr =
 --- 1e-3 }).
+local block = require "bp.optim.block"
 local core = require "bp.core"
 local capture = require "bp.capture"
+local check_self = require "bp.methods"
 local options = require "bp.options"
 local schedule = require "bp.optim.schedule"
 
@@ -26,41 +28,9 @@ end
 
 local Optimizer = {}
 
--- ---- blocks --------------------------------------------------------------------------------------------------------------------------
-
--- The block a parameter lies in: { params, data, grad, stale }.
-local block_of = setmetatable({}, { __mode = "k" })
-
--- One block for these parameters, the one they already share where possible. Moving a parameter makes the block it leaves stale.
-local function block_for(params)
-  local block = block_of[params[1]]
-  local same = block ~= nil and not block.stale and #block.params == #params
-  for i = 1, same and #params or 0 do same = same and block.params[i] == params[i] end
-  if same then return block end
-  for _, param in ipairs(params) do
-    if block_of[param] then block_of[param].stale = true end
-  end
-  local flat = core.pause(core.flatten, params)
-  block = { params = params, data = flat.data, grad = flat.grad }
-  for _, param in ipairs(params) do block_of[param] = block end
-  return block
-end
-
--- Fills the gradient of parameters that no backward reached with zeros.
-local function fill_missing(self, block)
-  local start, missing = 1, {}
-  for _, param in ipairs(block.params) do
-    local n = param:numel()
-    if param.grad == nil then missing[#missing + 1] = { start, start + n - 1 } end
-    start = start + n
-  end
-  if #missing == #block.params then return false end
-  for _, range in ipairs(missing) do block.grad[{ range }]:fill_(0) end
-  if block.stale then
-    core.error(("%s: its parameters were taken over by an optimizer made later; make one optimizer for each set of parameters")
-      :format(self.name))
-  end
-  return true
+local function is_optimizer(value)
+  local meta = type(value) == "table" and getmetatable(value)
+  return type(meta) == "table" and rawget(meta, "__index") == Optimizer
 end
 
 -- ---- making --------------------------------------------------------------------------------------------------------------------------
@@ -72,45 +42,55 @@ end
 
 local function check_params(self, params)
   if #params == 0 then core.error(self.name .. ": no parameters; expected the list that net:parameters() gives") end
-  local list = {}
   for i, param in ipairs(params) do
     if not core.is_tensor(param) then
       core.error(("%s: parameter %d is %s; expected a tensor"):format(self.name, i, options.describe(param)))
     end
     if self.seen[param] then core.error(("%s: parameter %d is the same tensor as an earlier one"):format(self.name, i)) end
     self.seen[param] = true
-    if param.requires_grad then list[#list + 1] = param end
   end
-  return list
 end
 
 local function scalar(value, dtype)
   return core.pause(core.tensor, { value }, { dtype = dtype })
 end
 
-local function slots_for(self, group, block)
-  local slots = {}
-  for _, name in ipairs(self.class.slots(group.options)) do
-    slots[name] = core.pause(ops.full, { shape = block.data:shape(), value = 0, dtype = block.data.dtype })
+-- The rate that a schedule or function gives for a step.
+local function rate_at(self, lr, step)
+  local rate = lr(step)
+  if type(rate) ~= "number" or rate ~= rate or rate < 0 then
+    core.error(("%s: the learning rate function returned %s; expected a number at least 0"):format(self.name, options.describe(rate)))
   end
-  return slots
+  return rate
 end
 
--- Adds a group: its trainable parameters, one block for each dtype among them.
-local function add_group(self, params, group_options)
-  local by_dtype, group = {}, { options = group_options, blocks = {} }
-  for _, param in ipairs(check_params(self, params)) do
-    local list = by_dtype[param.dtype] or {}
-    list[#list + 1], by_dtype[param.dtype] = param, list
+-- Takes in the parameters of a group that are trained and were not before: a block for each dtype among them.
+local function wake(self, group)
+  local by_dtype, dormant = {}, {}
+  for _, param in ipairs(group.dormant) do
+    local list = dormant
+    if param.requires_grad then
+      list = by_dtype[param.dtype] or {}
+      by_dtype[param.dtype] = list
+    end
+    list[#list + 1] = param
   end
+  group.dormant = dormant
   for _, dtype in ipairs{ "f32", "f64" } do
     if by_dtype[dtype] then
-      local block = block_for(by_dtype[dtype])
-      group.blocks[#group.blocks + 1] = { block = block, slots = slots_for(self, group, block) }
+      local one, slots = block.of(by_dtype[dtype]), {}
+      for _, name in ipairs(self.class.slots(group.options)) do slots[name] = block.slot(one) end
+      group.blocks[#group.blocks + 1] = { block = one, slots = slots }
     end
   end
+end
+
+local function add_group(self, params, group_options)
+  check_params(self, params)
   local lr = group_options.lr
-  group.rate = scalar(schedule.is_dynamic(lr) and lr(1) or lr, "f64")
+  local group = { options = group_options, blocks = {}, dormant = params,
+    rate = scalar(schedule.is_dynamic(lr) and rate_at(self, lr, 1) or lr, "f64") }
+  wake(self, group)
   self.groups[#self.groups + 1] = group
 end
 
@@ -180,33 +160,46 @@ local function each_block(self)
   end
 end
 
--- Writes the rate of the coming step. The same step gives the same rate however often this runs.
+-- Writes the rate of the coming step; returns whether there is a schedule to follow. The same step gives the same rate however often this
+-- runs.
 local function follow_schedules(self)
+  local dynamic = false
   for _, group in ipairs(self.groups) do
     local lr = group.options.lr
     if schedule.is_dynamic(lr) then
+      dynamic = true
       core.pause(function()
-        local rate = lr(self.count:item() + 1)
-        if type(rate) ~= "number" or rate ~= rate or rate < 0 then
-          core.error(("%s: the learning rate function returned %s; expected a number at least 0"):format(self.name, options.describe(rate)))
-        end
-        group.rate:fill_(rate)
+        group.rate:fill_(rate_at(self, lr, self.count:item() + 1))
       end)
     end
   end
+  return dynamic
 end
 
 --- Forgets the gradients gathered so far.
 function Optimizer:zero_grad()
-  for block in each_block(self) do
-    for _, param in ipairs(block.params) do param:zero_grad() end
+  for _, group in ipairs(self.groups) do wake(self, group) end
+  for one in each_block(self) do core.zero_grads(one.params) end
+end
+
+-- Makes the blocks of gradients readable.
+local function gather(self)
+  local reached = 0
+  for _, group in ipairs(self.groups) do wake(self, group) end
+  for one in each_block(self) do
+    if one.stale then
+      core.error(("%s: its parameters were taken over by an optimizer made later; make one optimizer for each set of parameters")
+        :format(self.name))
+    end
+    reached = reached + core.gather_grads(one.params, one.grad)
   end
+  if reached == 0 then core.error(self.name .. ": no parameter has a gradient; call loss:backward() before step()") end
 end
 
 -- Cuts or scales the gradients as clip_value and clip_norm say; the norm is over all parameters together.
 local function clip(self)
   local grads = {}
-  for block in each_block(self) do grads[#grads + 1] = block.grad end
+  for one in each_block(self) do grads[#grads + 1] = one.grad end
   local o = self.options
   if o.clip_value then
     for _, grad in ipairs(grads) do grad:clamp_{ min = -o.clip_value, max = o.clip_value } end
@@ -217,19 +210,19 @@ local function clip(self)
   end
 end
 
---- One step down the gradient that loss:backward() gathered. A parameter that no backward reached counts as having gradient zero.
+--- One step down the gradient that loss:backward() gathered. A parameter that no backward reached counts as having gradient zero; one that
+--- is frozen stays as it is, and its slots too.
 function Optimizer:step()
   if #self.groups == 0 then core.error(self.name .. ": it has no parameters yet; make it with net:parameters(), or give it to compile") end
   core.no_grad(function()
-    local any = false
-    for block in each_block(self) do any = fill_missing(self, block) or any end
-    if not any then core.error(self.name .. ": no parameter has a gradient; call loss:backward() before step()") end
-    follow_schedules(self)
-    capture.before_replay(self, function() follow_schedules(self) end)
+    gather(self)
+    if follow_schedules(self) then capture.before_replay(self, function() follow_schedules(self) end) end
     clip(self)
     ops.increment(self.count)
-    for block, slots, group in each_block(self) do
-      self.class.update(block.data, block.grad, slots, group.rate, self.count, group.options)
+    for one, slots, group in each_block(self) do
+      block.update(one, slots, function(data, grad, cut)
+        self.class.update(data, grad, cut, group.rate, self.count, group.options)
+      end)
     end
   end)
 end
@@ -309,5 +302,7 @@ function Optimizer:config()
   end
   return { name = self.name, options = plain }
 end
+
+check_self(Optimizer, "optimizer", is_optimizer)
 
 return optimizer

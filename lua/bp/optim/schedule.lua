@@ -23,8 +23,8 @@ end
 -- rate(t, o): t counts steps from 0.
 local function define(name, summary, fields, rate)
   local spec = options.define("schedule." .. name, summary, fields)
-  schedule[name] = function(given)
-    return setmetatable({ name = name, options = spec:read(given), rate = rate }, Schedule)
+  schedule[name] = function(given, ...)
+    return setmetatable({ name = name, options = spec:read(given, ...), rate = rate }, Schedule)
   end
 end
 
