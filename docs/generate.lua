@@ -277,34 +277,78 @@ local function bindings_page()
   return table.concat(out, "\n") .. "\n"
 end
 
--- Declarations of a header with the comment above them. A comment covers every declaration up to the next blank line or comment.
+-- A header cut into comments, blank lines and declarations (up to `;`, or with their braces). Preprocessor lines are left out, but for
+-- tables of rows (X macros), which stand for what they list.
+local function c_items(text)
+  local items, at = {}, 1
+  text = text:gsub("#ifdef __cplusplus.-#endif\n", ""):gsub("\n#[^\n]*\\\n.-[^\\]\n", "\n"):gsub("\n#[^\n]*", "\n#")
+  while at <= #text do
+    local blank, comment = text:match("^[ \t]*\n()", at), text:match("^%s*/%*.-%*/[ \t]*\n?()", at)
+    if text:match("^#", at) then at = text:match("^#[^\n]*\n?()", at)
+    elseif blank then
+      items[#items + 1] = { kind = "blank" }
+      at = blank
+    elseif comment then
+      items[#items + 1] = { kind = "comment", text = text:sub(at, comment - 1) }
+      at = comment
+    else
+      local stop, depth = at, 0
+      while stop <= #text do
+        local c = text:sub(stop, stop)
+        if c == "{" then depth = depth + 1 elseif c == "}" then depth = depth - 1 end
+        if depth == 0 and (c == ";" or (c == "}" and text:match("^}%s*\n", stop))) then break end
+        stop = stop + 1
+      end
+      items[#items + 1] = { kind = "declaration", text = text:sub(at, stop):gsub("^%s+", "") }
+      at = (text:match("^[ \t]*\n()", stop + 1)) or stop + 1
+      local trailing = text:match("^[ \t]*/%*.-%*/[ \t]*\n?()", stop + 1)
+      if trailing and not text:sub(stop + 1, trailing - 1):match "^%s*\n" then at = trailing end
+    end
+  end
+  return items
+end
+
+local function comment_text(text)
+  return (text:gsub("^%s*/%*+%s?", ""):gsub("%s*%*/%s*$", ""):gsub("\n%s*%*%s?", " "):gsub("%s+", " "))
+end
+
+-- The name that a declaration declares: of a function, or of a type. A name alone (struct x;) declares nothing to be described.
+local function c_name(declaration)
+  if declaration:match "^typedef" then
+    return declaration:match "}%s*([%w_]+)%s*;$" or declaration:match "^[^{]-%(%*?([%w_]+)%)%s*%(" or declaration:match "([%w_]+)%s*;$"
+  end
+  return declaration:match "^[%w_%s%*]-([%w_]+)%s*%("
+end
+
+-- A comment covers the declarations below it up to a blank line or another comment.
 local function c_page()
   local out = { "# C", "", "Made from the headers by `make docs`.", "" }
   for _, path in ipairs(files "ls core/bp*.h bindings/bplua.h") do
     out[#out + 1] = ("## %s\n"):format(path:match "[^/]+$")
-    local comment, covered, inside, depth = nil, false, nil, 0
-    local body = read(path)
-    for line in (body .. "\n"):gmatch "(.-)\n" do
-      if inside then
-        local last = line:match "^(.-)%s*%*/"
-        inside[#inside + 1] = ((last or line):gsub("^%s*%*?%s?", ""))
-        if last then comment, covered, inside = table.concat(inside, " "), false, nil end
-      elseif line:match "^/%*" then
-        local whole = line:match "^/%*%s?(.-)%s*%*/"
-        if whole then comment, covered = whole, false else inside = { (line:gsub("^/%*%s?", "")) } end
-      elseif line == "" then
+    local comment, covered, first = nil, false, true
+    for _, item in ipairs(c_items(read(path))) do
+      if item.kind == "comment" then
+        local text = comment_text(item.text)
+        if text:match "^%-%-%-%-" then
+          out[#out + 1] = ("### %s\n"):format((text:gsub("%-%-+", ""):gsub("^%s+", ""):gsub("%s+$", "")))
+          comment = nil
+        elseif first then
+          local lines = item.text:gsub("^%s*/%*%s?", ""):gsub("%s*%*/%s*$", ""):gsub("\n %*[ \t]?", "\n")
+          out[#out + 1] = lines .. "\n"
+          comment = nil
+        else comment, covered = text, false end
+        first = false
+      elseif item.kind == "blank" then
         if covered then comment = nil end
-      elseif depth == 0 and line:match "^[%a].*%(.*%)[^{]*;" then
-        local name = line:match "([%w_]+)%s*%("
-        if not comment or comment:match "^%-%-%-%-" then problem("%s: %s has no description", path, name)
-        else
-          out[#out + 1] = ("### %s\n\n```c\n%s\n```\n"):format(name, line:gsub("^%s+", ""))
-          if not covered then out[#out + 1] = comment .. "\n" end
-          covered = true
+      else
+        local name = c_name(item.text)
+        if name then
+          if not comment and item.text:match "%)%s*;$" then problem("%s: %s has no description", path, name) end
+          out[#out + 1] = ("#### %s\n\n```c\n%s\n```\n"):format(name, (item.text:gsub("\n#[^\n]*", "")))
+          if comment and not covered then out[#out + 1] = comment .. "\n" end
         end
-      elseif line:match "^[%a}]" then covered = true end
-      local opened, closed = select(2, line:gsub("{", "")), select(2, line:gsub("}", ""))
-      if not line:match 'extern "C"' and not line:match "^}$" then depth = math.max(0, depth + opened - closed) end
+        covered = true
+      end
     end
   end
   return table.concat(out, "\n") .. "\n"
