@@ -6,18 +6,24 @@ local svg = {}
 local WIDTH, HEIGHT = 640, 300
 local LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 36
 
+-- Plain classes and no CSS variables: many picture viewers know only those, and take the light colours.
 local STYLE = [[
 <style>
-  svg { --ink: #222; --faint: #ddd; --paper: #fff;
-    --c1: #0072b2; --c2: #d55e00; --c3: #009e73; --c4: #cc79a7; --c5: #e69f00; --c6: #56b4e9 }
+  text { font: 12px system-ui, sans-serif; fill: #222 }
+  .grid { stroke: #ddd }
+  .line { stroke-width: 2; stroke-linejoin: round }
+  .paper { fill: #fff }
+  .l1 { stroke: #0072b2 } .l2 { stroke: #d55e00 } .l3 { stroke: #009e73 }
+  .l4 { stroke: #cc79a7 } .l5 { stroke: #e69f00 } .l6 { stroke: #56b4e9 }
+  .f1 { fill: #0072b2 } .f2 { fill: #d55e00 } .f3 { fill: #009e73 } .f4 { fill: #cc79a7 } .f5 { fill: #e69f00 } .f6 { fill: #56b4e9 }
   @media (prefers-color-scheme: dark) {
-    svg { --ink: #eee; --faint: #444; --paper: #181818;
-      --c1: #56b4e9; --c2: #e69f00; --c3: #2fd3a7; --c4: #e7a6cb; --c5: #d55e00; --c6: #0072b2 }
+    text { fill: #eee }
+    .grid { stroke: #444 }
+    .paper { fill: #181818 }
+    .l1 { stroke: #56b4e9 } .l2 { stroke: #e69f00 } .l3 { stroke: #2fd3a7 }
+    .l4 { stroke: #e7a6cb } .l5 { stroke: #d55e00 } .l6 { stroke: #0072b2 }
+    .f1 { fill: #56b4e9 } .f2 { fill: #e69f00 } .f3 { fill: #2fd3a7 } .f4 { fill: #e7a6cb } .f5 { fill: #d55e00 } .f6 { fill: #0072b2 }
   }
-  text { font: 12px system-ui, sans-serif; fill: var(--ink) }
-  .grid { stroke: var(--faint) }
-  .line { fill: none; stroke-width: 2; stroke-linejoin: round }
-  .paper { fill: var(--paper) }
 </style>
 ]]
 
@@ -74,13 +80,13 @@ local function path(one, xs, x_of, y_of, colour)
     if finite(v) then
       d[#d + 1] = ("%s%.2f %.2f"):format(run == 0 and "M" or "L", x_of(xs[i]), y_of(v))
       run = run + 1
-      dots[#dots + 1] = ('<circle cx="%.2f" cy="%.2f" r="%s" fill="var(--c%d)"><title>%s, epoch %s: %s</title></circle>')
+      dots[#dots + 1] = ('<circle cx="%.2f" cy="%.2f" r="%s" class="f%d"><title>%s, epoch %s: %s</title></circle>')
         :format(x_of(xs[i]), y_of(v), #one.values > 60 and "1.5" or "3", colour, escape(one.name), number(xs[i]), number(v))
     else
       run = 0
     end
   end
-  return ('<path class="line" stroke="var(--c%d)" d="%s"/>\n%s'):format(colour, table.concat(d), table.concat(dots, "\n"))
+  return ('<path class="line l%d" fill="none" d="%s"/>\n%s'):format(colour, table.concat(d), table.concat(dots, "\n"))
 end
 
 local function chart_text(chart, top)
@@ -105,7 +111,7 @@ local function chart_text(chart, top)
   local at = LEFT
   for s, one in ipairs(chart.series) do
     local colour = (s - 1) % 6 + 1
-    out[#out + 1] = ('<rect x="%d" y="16" width="16" height="3" fill="var(--c%d)"/><text x="%d" y="22">%s</text>')
+    out[#out + 1] = ('<rect x="%d" y="16" width="16" height="3" class="f%d"/><text x="%d" y="22">%s</text>')
       :format(at, colour, at + 22, escape(one.name))
     at = at + 44 + 7 * #one.name
     out[#out + 1] = path(one, xs, x_of, y_of, colour)

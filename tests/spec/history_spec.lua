@@ -100,6 +100,7 @@ describe("history", function()
     assert.equal(text, read(folder .. "/b.svg"))
     shell.remove(folder)
     assert.truthy(text:find "^<svg xmlns=")
+    assert.falsy(text:find("var(", 1, true), "CSS variables leave the picture black in viewers that do not know them")
     assert.truthy(text:find("prefers-color-scheme: dark", 1, true))
     assert.equal(2, select(2, text:gsub("<g ", "")))
     local open = {}
