@@ -24,7 +24,7 @@ local model = nn.sequential{
 print(model:summary{28, 28, 1})
 
 model:compile{ optimizer = optim.adam{lr = 1e-3}, loss = "sparse_categorical_crossentropy", metrics = {"accuracy"} }
-local history = model:fit{ train, validation_split = 0.1, epochs = quick and 1 or 12, batch_size = 128, callbacks = {
+local history = model:fit{ train, validation_split = 0.1, epochs = quick and 1 or 16, batch_size = 128, callbacks = {
   callbacks.early_stopping{ monitor = "val_loss", patience = 3 } } }
 
 local result = model:evaluate{test, batch_size = 500}

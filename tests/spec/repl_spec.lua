@@ -62,12 +62,21 @@ describe("the prompt at a terminal", function()
     return (shell.run(command).out:gsub("\27%[[%d;?]*%a", ""):gsub("\r", ""))
   end
 
-  it("greets, saying that bp is there", function()
+  -- A container may have no pseudo-terminals; what these tests type then reaches nobody.
+  local no_terminal = shell.run("script -qec true /dev/null").code ~= 0 and "skipped: no pseudo-terminal can be opened here" or nil
+  local function at_terminal(name, test)
+    it(name, function()
+      if no_terminal then pending(no_terminal) end
+      test()
+    end)
+  end
+
+  at_terminal("greets, saying that bp is there", function()
     local screen = type_in "\\004"
     assert.match("bplua %d.-\nThe global bp is loaded.-\n> ", screen)
   end)
 
-  it("gives a line up at Ctrl-C, and stops what runs", function()
+  at_terminal("gives a line up at Ctrl-C, and stops what runs", function()
     local screen = type_in("xyz", "\\003", "2+2\\n", "while true do end\\n", "\\003", "3+3\\n", "\\004")
     assert.match("\n4\n", screen)
     assert.match("interrupted!", screen)
@@ -77,7 +86,7 @@ describe("the prompt at a terminal", function()
 
   -- What only libedit brings: `make` says whether it was found.
   local editing = shell.run("ldd " .. shell.bplua .. " | grep -c libedit").code == 0
-  local edited = editing and it or pending
+  local edited = editing and at_terminal or pending
 
   edited("completes names with TAB", function()
     assert.match("\nbbb\n", type_in("strin\\t", ".rep(\"b\", 3)\\n", "\\004"))
