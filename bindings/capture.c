@@ -105,7 +105,8 @@ static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k)
 
 static void abandon(lbp_guard *g) { bp_plan_abandon(g->state->ctx); }
 
-/* A plan cannot take a view with gaps, nor memory that an earlier argument has, too: a copy stands in for it. */
+/* A plan cannot take a view with gaps, nor memory that an earlier argument has, too: a copy stands in for it. Any other argument goes under
+ * storage of another name, so that the function's own use of the same tensor (an upvalue) is not taken for the argument. */
 static void copy_arguments(lua_State *L, lbp_state *s, int last)
 {
     for (int i = 2; i <= last; i++) {
@@ -115,8 +116,15 @@ static void copy_arguments(lua_State *L, lbp_state *s, int last)
             const bp_tensor *earlier = lbp_totensor(L, k);
             copy = earlier && earlier->storage == t->storage;
         }
-        if (!copy) continue;
-        lbp_apply_push(L, s, &bp__op_copy, i, 0, NULL);
+        if (!t || t->var) continue;
+        if (copy)
+            lbp_apply_push(L, s, &bp__op_copy, i, 0, NULL);
+        else {
+            lbp_box *box = lbp_newbox(L, s);
+            bp_tensor *other = NULL;
+            lbp_check(L, bp_tensor_disguise(lbp_totensor(L, i), &other));
+            lbp_fill(box, other);
+        }
         lua_replace(L, i);
     }
 }

@@ -76,15 +76,32 @@ static bp_status zeros_like(bp_tensor *t, bp_tensor **out)
     return bp_apply(t->ctx, &bp__op_full, 0, NULL, 3, args, out);
 }
 
+/* grad += g where grad has a history or may be somebody else's tensor: a new tensor takes its place, with a history under create_graph. */
+static bp_status add_shared(walk *w, bp_var *v, bp_tensor *g)
+{
+    bp_tensor *in[2] = { v->grad, g }, *sum = NULL;
+    BP_TRY(bp_apply(w->ctx, &bp__op_add, 2, in, 0, NULL, &sum));
+    bp_tensor_release(v->grad);
+    v->grad = sum;
+    v->grad_shared = w->options.create_graph;
+    return BP_OK;
+}
+
 /* A leaf's grad += g. While a capture is open the grad itself must outlive the replays, and what a replay does must not depend on whether
  * it was zero before the capture began. */
 static bp_status gather_leaf(walk *w, bp_var *v, bp_tensor *g)
 {
     bp_ctx *ctx = w->ctx;
     bool capturing = ctx->capture_id && !ctx->paused;
+    if (w->options.create_graph && capturing)
+        return bp_fail(ctx, BP_ESTATE,
+                       "backward: create_graph inside a captured function cannot leave its result in .grad; "
+                       "use bp.grad for a gradient that is differentiated again");
+    if (v->grad && (v->grad_shared || (w->options.create_graph && v->grad->var))) return add_shared(w, v, g);
     if (!v->grad) {
         if (w->options.create_graph || (!capturing && sole(g))) {
             v->grad = bp_tensor_retain(g);
+            v->grad_shared = w->options.create_graph;
             return BP_OK;
         }
         bool old = bp_pause_capture(ctx, true);
@@ -316,7 +333,7 @@ bp_status bp_tensor_set_grad(bp_tensor *t, bp_tensor *grad)
     if (grad) bp_tensor_retain(grad);
     bp_tensor_release(v->grad);
     v->grad = grad;
-    v->grad_zero = false;
+    v->grad_zero = v->grad_shared = false;
     return BP_OK;
 }
 
@@ -339,6 +356,11 @@ bp_status bp_tensor_zero_grad(bp_tensor *t)
     bp_ctx *ctx = t->ctx;
     if (!v) return BP_OK;
     bool capturing = ctx->capture_id && !ctx->paused;
+    if (v->grad_shared) {
+        bp_tensor_release(v->grad);
+        v->grad = NULL;
+        v->grad_shared = false;
+    }
     if (!v->grad) {
         if (!capturing) return BP_OK;
         bool old = bp_pause_capture(ctx, true); /* the grad must outlive the replays */

@@ -15,12 +15,13 @@ typedef struct bp_var {
     bp_ctx *ctx;
     int refs;
     bool leaf;
-    bool grad_zero;  /* grad counts as zero: the next gradient may overwrite it instead of adding */
-    uint64_t zeroed; /* the capture in which it was declared zero without being filled; 0: its memory does hold zeros */
-    bp_tensor *grad; /* of a leaf, or of a result that retains it; NULL: none yet */
-    bool retain;     /* a result whose gradient is wanted as well */
-    bp_node *node;   /* who made it; NULL for a leaf */
-    int slot;        /* which output of the node */
+    bool grad_shared; /* grad may be somebody else's tensor as well (create_graph): never written in place */
+    bool grad_zero;   /* grad counts as zero: the next gradient may overwrite it instead of adding */
+    uint64_t zeroed;  /* the capture in which it was declared zero without being filled; 0: its memory does hold zeros */
+    bp_tensor *grad;  /* of a leaf, or of a result that retains it; NULL: none yet */
+    bool retain;      /* a result whose gradient is wanted as well */
+    bp_node *node;    /* who made it; NULL for a leaf */
+    int slot;         /* which output of the node */
 } bp_var;
 
 struct bp_node {

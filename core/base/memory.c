@@ -1,14 +1,17 @@
 /* memory.c - counted allocation, and a cache of freed tensor blocks.
  *
  * A training step makes and drops the same few sizes over and over; handing large blocks back to the system each time costs a page fault
- * per 4 kB. So freed blocks wait in lists by size class (four classes an octave, waste below a fifth) until the cache holds CACHE_BYTES. */
+ * per 4 kB. So freed blocks wait in lists by size class (four classes an octave, waste below a fifth) until the cache holds CACHE_BYTES.
+ * Large blocks begin on a boundary of HUGE_PAGE and ask for pages of that size: fewer faults at first touch, fewer misses of the
+ * address translation after it. */
 #include "memory.h"
 
 #include "pool.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGN = 64, CLASSES = 160, CACHE_BYTES = 24 << 20 };
+enum { ALIGN = 64, CLASSES = 160, CACHE_BYTES = 24 << 20, HUGE_PAGE = 2 << 20, HUGE_BLOCK = 16 << 20 };
 
 /* A free block's own memory holds the link. */
 typedef struct bp_free_block {
@@ -139,7 +142,19 @@ static int class_of(size_t n)
     return c;
 }
 
-/* The address that the allocator gave stands in the word before the aligned block. */
+static size_t align_of(size_t bytes) { return bytes >= HUGE_BLOCK ? HUGE_PAGE : ALIGN; }
+/* What the allocator is asked for: room to align, and for the address that it gave, in the word before the aligned block. */
+static size_t raw_bytes(size_t bytes) { return bytes + align_of(bytes) + sizeof(void *); }
+
+static void want_huge_pages(void *block, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    if (bytes >= HUGE_BLOCK) (void)madvise(block, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a wish: nothing depends on it */
+#else
+    (void)block, (void)bytes;
+#endif
+}
+
 void *bp_block_new(bp_ctx *ctx, size_t n, size_t *block_bytes)
 {
     int c = class_of(n ? n : 1);
@@ -155,10 +170,12 @@ void *bp_block_new(bp_ctx *ctx, size_t n, size_t *block_bytes)
         ctx->cache->bytes -= bytes;
         return b;
     }
-    char *raw = (char *)bp_mem_new(ctx, bytes + ALIGN + sizeof(void *));
+    char *raw = (char *)bp_mem_new(ctx, raw_bytes(bytes));
     if (!raw) return NULL;
-    char *p = (char *)(((uintptr_t)raw + sizeof(void *) + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1));
+    const uintptr_t align = align_of(bytes);
+    char *p = (char *)(((uintptr_t)raw + sizeof(void *) + align - 1) & ~(align - 1));
     memcpy(p - sizeof(void *), &raw, sizeof raw);
+    want_huge_pages(p, bytes);
     return p;
 }
 
@@ -166,7 +183,7 @@ static void block_return(bp_ctx *ctx, void *block, size_t bytes)
 {
     char *raw;
     memcpy(&raw, (char *)block - sizeof(void *), sizeof raw);
-    bp_mem_free(ctx, raw, bytes + ALIGN + sizeof(void *));
+    bp_mem_free(ctx, raw, raw_bytes(bytes));
 }
 
 void bp_block_free(bp_ctx *ctx, void *block, size_t block_bytes)

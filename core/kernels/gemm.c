@@ -10,6 +10,7 @@
  *   that the panel would not stay in the cache, if rows enough will meet it;
  *   A is copied to strips of six rows, k after k, one stream instead of six (or of one per k where A is transposed, dW = X^T * dY), if
  *   panels enough will meet it.
+ * With k = 1 nothing is added up: each row of C is the row of B times a number (dX of a single output, dW of a single sample).
  * A result of one column is computed as one row, B^T * A^T, so that its elements lie side by side in vectors.
  * None of this touches the order of the sum. */
 #include "tile.h"
@@ -72,6 +73,23 @@ static void pack_group(const bp_gemm *g, real *dst, const real *b, int64_t k, in
     }
 }
 
+static bool is_outer(const bp_gemm *g) { return g->k == 1 && g->b_col == 1 && !g->bias && g->act == BP_ACT_NONE && !g->accumulate; }
+
+/* The 0 is what a sum begins with: it turns a product of -0 into 0, as in a tile. */
+static void outer(const bp_gemm *g)
+{
+    const real *const b = (const real *)g->b;
+    for (int64_t i = 0; i < g->m; i++) {
+        const real x = ((const real *)g->a)[i * g->a_row];
+        const vec all = vec_set(x);
+        real *const c = (real *)g->c + i * g->c_row;
+        for (int64_t j = 0; j < g->n - KLANES; j += KLANES) vec_store(c + j, all * vec_load(b + j) + (vec){ 0 });
+        const int64_t last = g->n - KLANES; /* a whole vector, that may cover a part of the one before */
+        if (last >= 0) vec_store(c + last, all * vec_load(b + last) + (vec){ 0 });
+        for (int64_t j = 0; last < 0 && j < g->n; j++) c[j] = x * b[j] + 0;
+    }
+}
+
 /* bias_step 0: one element of bias for all columns, repeated TILE_COLS_MAX times. */
 static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
 {
@@ -131,6 +149,10 @@ static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
 
 void K(gemm)(const bp_gemm *g, void *scratch)
 {
+    if (is_outer(g)) {
+        outer(g);
+        return;
+    }
     if (!is_column(g)) {
         multiply(g, 1, scratch);
         return;

@@ -22,8 +22,8 @@ typedef enum bp_act { BP_ACT_NONE, BP_ACT_RELU } bp_act;
 /* One 2-d convolution, NHWC. Weights are [kh][kw][c][oc]. Tap (a,b) of output pixel (i,j) reads input row i*sh - ph + a*dh and column
  * j*sw - pw + b*dw; what lies outside the image is zero. ph and pw are the zeros before the first row and column. */
 typedef struct bp_conv_shape {
-    int64_t n, h, w, c;   /* input  [n][h][w][c]    */
-    int64_t oh, ow, oc;   /* output [n][oh][ow][oc] */
+    int64_t n, h, w, c; /* input  [n][h][w][c]    */
+    int64_t oh, ow, oc; /* output [n][oh][ow][oc] */
     int64_t kh, kw, sh, sw, dh, dw, ph, pw;
 } bp_conv_shape;
 
@@ -38,8 +38,8 @@ typedef enum bp_fill { BP_FILL_CONSTANT, BP_FILL_REFLECT, BP_FILL_NEAREST } bp_f
 typedef struct bp_affine {
     int64_t h, w, c;
     double m[6];
-    bool bilinear;  /* else the nearest pixel */
-    bp_fill fill;   /* what lies outside: `value`; the image mirrored at its edges; the edge pixel */
+    bool bilinear; /* else the nearest pixel */
+    bp_fill fill;  /* what lies outside: `value`; the image mirrored at its edges; the edge pixel */
     double value;
 } bp_affine;
 
@@ -52,9 +52,9 @@ typedef struct bp_gemm {
     int64_t b_row, b_col; /* B[p][j] at b[p*b_row + j*b_col] */
     void *c;
     int64_t c_row;
-    const void *bias;     /* [n] added to each row, or NULL */
-    bp_act act;           /* applied last */
-    bool accumulate;      /* add to what C holds */
+    const void *bias; /* [n] added to each row, or NULL */
+    bp_act act;       /* applied last */
+    bool accumulate;  /* add to what C holds */
 } bp_gemm;
 
 /* Elementwise kernels: y[i*sy] = f(x[i*sx], p), or f(a[i*sa], b[i*sb], p), for i in 0..n-1. Strides may be 0; y may be x, a or b itself

@@ -52,9 +52,11 @@ static inline void philox(uint64_t key, uint64_t step, uint64_t block, uint32_t 
         }
     for (int v = 0; v < WAYS; v++) {
         const vec_q low = c0[v] | c1[v] << 32, high = c2[v] | c3[v] << 32;
-        for (int l = 0; l < QUADS; l++, w += 4) {
-            const uint64_t a = low[l], b = high[l];
-            w[0] = (uint32_t)a, w[1] = (uint32_t)(a >> 32), w[2] = (uint32_t)b, w[3] = (uint32_t)(b >> 32);
+        vec_q pair[2];
+        for (int l = 0; l < QUADS; l++) pair[0][l] = (uint64_t)(l / 2 + l % 2 * QUADS), pair[1][l] = pair[0][l] + QUADS / 2;
+        for (int half = 0; half < 2; half++, w += 2 * QUADS) {
+            const vec_q side_by_side = __builtin_shuffle(low, high, pair[half]);
+            memcpy(w, &side_by_side, sizeof side_by_side); /* little end first */
         }
     }
 }
@@ -118,12 +120,24 @@ void K(dropout)(int64_t n, uint64_t key, uint64_t step, uint64_t first, double p
 {
     const real *x = (const real *)x_;
     real *y = (real *)y_;
-    const uint64_t least = (uint64_t)(p * 0x1p32), end = first + (uint64_t)n;
-    const real scale = (real)(p < 1 ? 1 / (1 - p) : 0);
+    if (p >= 1) {
+        memset(y, 0, (size_t)n * sizeof(real));
+        return;
+    }
+    const uint32_t least = (uint32_t)(p * 0x1p32);
+    const real scale = (real)(1 / (1 - p));
+    const uint64_t end = first + (uint64_t)n;
     for (uint64_t at = first; at < end;) {
         const uint64_t group = at & ~(uint64_t)(GROUP - 1), stop = end - group < GROUP ? end : group + GROUP;
         uint32_t w[GROUP];
+        real whole[GROUP]; /* apart from x, so that y may be x */
         words(key, step, group, w);
-        for (; at < stop; at++) y[at - first] = w[at - group] >= least ? x[at - first] * scale : 0;
+        memcpy(whole + (at - group), x + (at - first), (size_t)(stop - at) * sizeof(real));
+        for (uint64_t i = at - group; i < stop - group; i++) {
+            const real kept = whole[i] * scale;
+            whole[i] = w[i] >= least ? kept : 0;
+        }
+        memcpy(y + (at - first), whole + (at - group), (size_t)(stop - at) * sizeof(real));
+        at = stop;
     }
 }

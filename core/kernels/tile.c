@@ -118,7 +118,9 @@ void K(tile_run)(const tile_panel *panel)
         padded.bias = bias;
         t = &padded;
     }
-    const int64_t *const a_at = t->a_at, *const c_at = t->c_at;
+    const int64_t *const a_at = t->a_at, *const c_at = t->c_at, a_row = t->a_row, c_row = t->c_row;
+    const real *a = t->a;
+    real *c = t->c;
     const int width = t->vecs == 8 ? 3 : t->vecs / 2;
     int64_t most = TILE_TALL;
     while (!tiles[width][most - 1]) most--;
@@ -129,12 +131,19 @@ void K(tile_run)(const tile_panel *panel)
         const int64_t rows = height + (q < taller);
         const real *row[TILE_TALL];
         real *out[TILE_TALL];
-        for (int64_t r = 0; r < rows; r++, i++) {
-            __asm__("" : "+r"(i)); /* one by one: as vectors these few addresses would cost more than they save */
-            row[r] = t->a + (a_at ? a_at[i] : i * t->a_row);
-            out[r] = t->c + (c_at ? c_at[i] : i * t->c_row);
-        }
+        if (a_at || c_at)
+            for (int64_t r = 0; r < rows; r++) {
+                row[r] = t->a + (a_at ? a_at[i + r] : (i + r) * a_row);
+                out[r] = t->c + (c_at ? c_at[i + r] : (i + r) * c_row);
+            }
+        else
+            for (int64_t r = 0; r < rows; r++, a += a_row, c += c_row) {
+                __asm__("" : "+r"(a), "+r"(c)); /* one by one: these few addresses cost less than vectors of them */
+                row[r] = a;
+                out[r] = c;
+            }
         tiles[width][rows - 1](t, row, out);
+        i += rows;
     }
 }
 

@@ -1,6 +1,8 @@
 /* apply.c - the one door. Everything that computes comes through bp_apply:
- *   inputs checked and prepared (dtype, layout) -> options completed -> shapes inferred -> listeners asked -> outputs made -> run -> listeners told.
- * The door knows neither tape nor plan: both are listeners. Preparing an input applies an op itself (cast, contiguous), so it is seen as well. */
+ *   inputs checked and prepared (dtype, layout) -> options completed -> shapes inferred -> listeners asked -> outputs made -> run
+ *   -> listeners told.
+ * The door knows neither tape nor plan: both are listeners. Preparing an input applies an op itself (cast, contiguous), so that is seen
+ * as well. */
 #include "../base/float_mode.h"
 #include "../base/memory.h"
 #include "op.h"
@@ -22,8 +24,7 @@ static bp_status check_inputs(bp_call *c)
     int i = 0, declared = 0;
     bool variadic = false;
     for (const bp_input *d = c->op->inputs; d->name; d++, declared++) variadic = d->flags & BP_IN_VARIADIC;
-    if (c->n_in > declared && !variadic)
-        return bp_op_fail(c, BP_EINVAL, "%d inputs; at most %d are expected", c->n_in, declared);
+    if (c->n_in > declared && !variadic) return bp_op_fail(c, BP_EINVAL, "%d inputs; at most %d are expected", c->n_in, declared);
     for (i = 0; i < c->n_in || i < declared; i++) {
         const bp_input *d = input_of(c->op, i);
         bp_tensor *t = i < c->n_in ? c->in[i] : NULL;
@@ -45,17 +46,27 @@ static bp_status complete_args(bp_call *c, int n_args, const bp_arg *args)
     int i = 0;
     for (const bp_option *o = c->op->options; o && o->name; o++, i++) {
         bp_arg *a = &c->args[i];
-        if (i < n_args && args[i].set) *a = args[i];
-        else if (o->required) return bp_op_fail(c, BP_EINVAL, "option '%s' is missing; it is %s", o->name, o->help);
+        if (i < n_args && args[i].set)
+            *a = args[i];
+        else if (o->required)
+            return bp_op_fail(c, BP_EINVAL, "option '%s' is missing; it is %s", o->name, o->help);
         else {
             memset(a, 0, sizeof *a);
             switch (o->kind) {
-            case BP_OPT_FLOAT: a->as.f = o->def; a->count = 1; break;
-            case BP_OPT_AXES: case BP_OPT_INDICES: case BP_OPT_INTS:
+            case BP_OPT_FLOAT:
+                a->as.f = o->def;
+                a->count = 1;
+                break;
+            case BP_OPT_AXES:
+            case BP_OPT_INDICES:
+            case BP_OPT_INTS:
                 a->count = o->length;
                 for (int k = 0; k < o->length; k++) a->as.list[k] = (int64_t)o->def;
                 break;
-            default: a->as.i = (int64_t)o->def; a->count = 1; break;
+            default:
+                a->as.i = (int64_t)o->def;
+                a->count = 1;
+                break;
             }
             continue;
         }
@@ -186,8 +197,10 @@ static bp_status make_outputs(bp_call *c)
 {
     for (int i = 0; i < c->n_out; i++) {
         if (c->given[i]) continue;
-        if (c->op->flags & BP_OP_VIEW) BP_TRY(bp_tensor_over(c->ctx, &c->meta[i], c->in[0]->storage, &c->out[i]));
-        else BP_TRY(bp_tensor_like(c->ctx, &c->meta[i], &c->out[i]));
+        if (c->op->flags & BP_OP_VIEW)
+            BP_TRY(bp_tensor_over(c->ctx, &c->meta[i], c->in[0]->storage, &c->out[i]));
+        else
+            BP_TRY(bp_tensor_like(c->ctx, &c->meta[i], &c->out[i]));
     }
     return BP_OK;
 }
@@ -247,8 +260,10 @@ bp_status bp_apply(bp_ctx *ctx, const bp_op *op, int n_in, bp_tensor *const *in,
     bp_status status = pass(&c, n_args, args, owned);
     for (int i = 0; i < c.n_out; i++) {
         if (c.given[i]) continue;
-        if (status == BP_OK) out[i] = c.out[i];
-        else bp_tensor_release(c.out[i]);
+        if (status == BP_OK)
+            out[i] = c.out[i];
+        else
+            bp_tensor_release(c.out[i]);
     }
     for (int i = 0; i < room; i++)
         if (owned[i]) bp_tensor_release(c.in[i]);

@@ -1,8 +1,10 @@
 /* elementwise.c - walking and cutting for elementwise ops.
  *
  * Few elements that all lie side by side, or are one number for all, go through in a single run: for small nets the preparations of the
- * general way would cost more than the arithmetic. Else bp_walk merges the dimensions that all operands step through evenly into one inner run. A long inner run is cut into pieces, short runs
- * are bundled; both by shape alone. Very short runs (an image plus a number per channel) would spend their time between calls: there
+ * general way would cost more than the arithmetic.
+ *
+ * Else bp_walk merges the dimensions that all operands step through evenly into one inner run. A long inner run is cut into pieces, short
+ * runs are bundled; both by shape alone. Very short runs (an image plus a number per channel) would spend their time between calls: there
  * several runs are made one by copying the operand that is not laid out like the output into a buffer. */
 #include "elementwise.h"
 

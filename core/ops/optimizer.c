@@ -73,12 +73,15 @@ static int64_t length(const job *j, int64_t chunk)
 static job new_job(bp_call *call, int arrays, int lr)
 {
     const bp_tensor *w = call->in[W];
-    job j = { .kernels = bp_kernels_of(call->ctx, w->m.dtype),
-              .args = call->args,
-              .n = bp_count(w),
-              .size = (int64_t)bp_dtype_size(w->m.dtype),
-              .lr = number(call->in[lr]) };
-    for (int i = 0; i < arrays; i++) j.array[i] = call->in[i] ? bp_data(call->in[i]) : NULL;
+    job j;
+    j.kernels = bp_kernels_of(call->ctx, w->m.dtype);
+    j.args = call->args;
+    j.n = bp_count(w);
+    j.size = (int64_t)bp_dtype_size(w->m.dtype);
+    j.lr = number(call->in[lr]);
+    j.bias1 = j.bias2 = 0;
+    j.step = 0;
+    for (int i = 0; i < MOST_ARRAYS; i++) j.array[i] = i < arrays && call->in[i] ? bp_data(call->in[i]) : NULL;
     return j;
 }
 

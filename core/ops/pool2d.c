@@ -193,10 +193,33 @@ static bool winners_inside(const bp_pool_shape *s, int64_t top, int64_t left, co
     return true;
 }
 
+typedef struct judgement {
+    const bp_pool_shape *s;
+    const uint8_t *winners;
+    bool wrong; /* set by whoever finds one */
+} judgement;
+
+static void winners_chunk(void *arg, int64_t n, int worker)
+{
+    judgement *g = (judgement *)arg;
+    const bp_pool_shape *s = g->s;
+    const uint8_t *winner = g->winners + n * s->oh * s->ow * s->c;
+    (void)worker;
+    for (int64_t i = 0; i < s->oh; i++)
+        for (int64_t j = 0; j < s->ow; j++, winner += s->c)
+            if (!winners_inside(s, i * s->sh - s->ph, j * s->sw - s->pw, winner)) __atomic_store_n(&g->wrong, true, __ATOMIC_RELAXED);
+}
+
 static bp_status check_winners(bp_call *call, const bp_pool_shape *s)
 {
     const uint8_t *winner = (const uint8_t *)bp_data(call->in[1]);
-    for (int64_t n = 0; n < s->n; n++)
+    judgement g = { s, winner, false };
+    if (bp_count(call->in[1]) >= BP_MEMORY_GRAIN)
+        bp_parallel(call->ctx, s->n, winners_chunk, &g);
+    else
+        for (int64_t n = 0; n < s->n; n++) winners_chunk(&g, n, 0);
+    if (!g.wrong) return BP_OK;
+    for (int64_t n = 0; n < s->n; n++) /* again, for the message */
         for (int64_t i = 0; i < s->oh; i++)
             for (int64_t j = 0; j < s->ow; j++, winner += s->c)
                 if (!winners_inside(s, i * s->sh - s->ph, j * s->sw - s->pw, winner))

@@ -7,6 +7,7 @@
 
 enum {
     MOST_TILES = 32, /* per product */
+    FEW_TILES = 8,   /* so many may be small; more of them would cost in copies of operands what they gain in balance */
     MOST_PARTS = 16, /* of a long reduction */
     ROW_STEP = 12,   /* tiles begin at multiples of these, so that the kernel's own tiles stay whole */
     COLUMN_STEP = 64,
@@ -38,7 +39,8 @@ static void cut_tiles(job *j, int64_t m, int64_t n, int64_t k)
     j->columns = n;
     for (;;) {
         int64_t tiles = divide_up(m, j->rows) * divide_up(n, j->columns);
-        if (tiles >= MOST_TILES || (double)j->rows * (double)j->columns * (double)k <= 2.0 * BP_WORK_GRAIN) break;
+        const double work = (double)j->rows * (double)j->columns * (double)k;
+        if (tiles >= MOST_TILES || work <= (tiles >= FEW_TILES ? 8.0 : 2.0) * BP_WORK_GRAIN) break;
         bool by_column = j->columns >= 2 * COLUMN_STEP && (j->columns >= j->rows || j->rows < 2 * FEWEST_ROWS);
         if (by_column)
             j->columns = round_up(divide_up(j->columns, 2), COLUMN_STEP);

@@ -7,7 +7,7 @@
 
 static void neg_gradient(bp_grad *g) { bp_grad_set(g, 0, G1(g, neg, g->dout[0])); }
 static void abs_gradient(bp_grad *g) { bp_grad_set(g, 0, G2(g, mul, g->dout[0], G1(g, sign, g->in[0]))); }
-static void square_gradient(bp_grad *g) { bp_grad_set(g, 0, bp__g_times(g, G2(g, mul, g->dout[0], g->in[0]), 2)); }
+static void square_gradient(bp_grad *g) { bp_grad_set(g, 0, G2(g, mul, bp__g_times(g, g->dout[0], 2), g->in[0])); }
 static void sqrt_gradient(bp_grad *g) { bp_grad_set(g, 0, bp__g_times(g, G2(g, div, g->dout[0], g->out[0]), 0.5)); }
 static void rsqrt_gradient(bp_grad *g)
 {

@@ -11,8 +11,10 @@ static bp_status make_storages(bp_plan *p)
     BP_TRY(bp_storage_new(p->ctx, p->arena_bytes, &p->arena));
     for (int64_t i = 0; i < p->n_places; i++) {
         bp_place *place = &p->places[i];
-        if (place->kind == BP_PLACE_INPUT) BP_TRY(bp_storage_wrap(p->ctx, NULL, place->bytes, NULL, NULL, &place->storage));
-        else if (place->kind == BP_PLACE_TEMP && (place->output || (place->constant && place->live))) BP_TRY(bp_storage_new(p->ctx, place->bytes, &place->storage));
+        if (place->kind == BP_PLACE_INPUT)
+            BP_TRY(bp_storage_wrap(p->ctx, NULL, place->bytes, NULL, NULL, &place->storage));
+        else if (place->kind == BP_PLACE_TEMP && (place->output || (place->constant && place->live)))
+            BP_TRY(bp_storage_new(p->ctx, place->bytes, &place->storage));
     }
     return BP_OK;
 }
@@ -89,7 +91,8 @@ bp_status bp_plan_prepare(bp_plan *p)
                 make_tensor(p, spot, t);
                 made = t++;
             }
-            if (i < s->n_in) *slot++ = made;
+            if (i < s->n_in)
+                *slot++ = made;
             else {
                 c->out[i - s->n_in] = made;
                 c->meta[i - s->n_in] = spot->meta;
@@ -105,8 +108,9 @@ static bp_status check_input(bp_plan *p, int i, const bp_tensor *t)
     const bp_meta *m = &p->input_meta[i];
     char have[200], want[200];
     if (t->m.dtype == m->dtype && bp_shape_equal(t->m.ndim, t->m.shape, m->ndim, m->shape) && bp_tensor_is_contiguous(t)) return BP_OK;
-    return bp_fail(p->ctx, BP_EINVAL, "replay: argument %d is %s %s; the plan was made for %s %s without gaps", i + 1, bp_dtype_name(t->m.dtype),
-                   bp_shape_text(t->m.ndim, t->m.shape, have), bp_dtype_name(m->dtype), bp_shape_text(m->ndim, m->shape, want));
+    return bp_fail(p->ctx, BP_EINVAL, "replay: argument %d is %s %s; the plan was made for %s %s without gaps", i + 1,
+                   bp_dtype_name(t->m.dtype), bp_shape_text(t->m.ndim, t->m.shape, have), bp_dtype_name(m->dtype),
+                   bp_shape_text(m->ndim, m->shape, want));
 }
 
 static void drop_head(bp_plan *p, int i)
@@ -117,8 +121,8 @@ static void drop_head(bp_plan *p, int i)
     p->heads[i] = NULL;
 }
 
-/* Whoever still holds what the last replay handed out keeps it: this replay gets fresh memory. A head that nobody else holds, and that is as it
- * was made, can be handed out again. */
+/* Whoever still holds what the last replay handed out keeps it: this replay gets fresh memory. A head that nobody else holds, and that is
+ * as it was made, can be handed out again. */
 static bp_status renew_outputs(bp_plan *p)
 {
     for (int i = 0; i < p->n_outputs; i++) {

@@ -5,7 +5,11 @@
  *
  * A result that is only copied to where it belongs (the gradient of a parameter into the gradient block) is computed there:
  *     t = conv2d_grad_weight(...);  copy(t) -> block[a..b]     becomes     block[a..b] = conv2d_grad_weight(...)
- * when nobody else reads t and nothing touches block[a..b] in between. */
+ * when nobody else reads t and nothing touches block[a..b] in between.
+ *
+ * A relu before a max pooling is undone on the small side of it: the winner of a window is what the pooling handed on, so
+ *     t = max_pool2d_grad(dy, argmax);  u = relu_grad(t, y)     becomes     t = relu_grad(dy, pooled);  u = max_pool2d_grad(t, argmax)
+ * where (pooled, argmax) = max_pool2d(y). */
 #include "../base/memory.h"
 #include "plan.h"
 
@@ -63,7 +67,7 @@ static void compute_in_place_of_copy(bp_plan *p, bp_step *copy, const int64_t *u
     if (t->kind != BP_PLACE_TEMP || t->output || from->meta.offset != 0) return;
     if (p->places[to->place].kind == BP_PLACE_TEMP || !contiguous(&to->meta) || !contiguous(&from->meta)) return;
     bp_step *maker = sole_maker(p, from->place, copy, uses);
-    if (!maker) return;
+    if (!maker || maker->constant) return; /* a constant runs once, the copy at every replay */
     bp_spot *made = NULL;
     for (int i = 0; i < maker->n_out; i++) {
         bp_spot *s = &spots_of(p, maker)[maker->n_in + i];
@@ -74,6 +78,57 @@ static void compute_in_place_of_copy(bp_plan *p, bp_step *copy, const int64_t *u
     made->place = to->place;
     made->meta.offset = to->meta.offset;
     copy->dropped = true;
+}
+
+/* ---- relu and max pooling ---- */
+
+/* A place that holds one value from its only writing on. */
+static bool settled(const bp_plan *p, int64_t place, const int64_t *writes)
+{
+    return place >= 0 && p->places[place].kind == BP_PLACE_TEMP && writes[place] == 1;
+}
+
+/* The max_pool2d that made this argmax from all of y, with the options of the gradient. */
+static bp_step *pooling_of(bp_plan *p, const bp_step *grad, const bp_spot *y)
+{
+    enum { SIZE, STRIDE, PADDING };
+    for (bp_step *s = (bp_step *)(uintptr_t)grad - 1; s >= p->steps; s--) {
+        const bp_spot *spots = spots_of(p, s);
+        if (s->op != &bp__op_max_pool2d || spots[2].place != spots_of(p, grad)[1].place) continue;
+        const bp_arg *a = s->args, *b = grad->args;
+        for (int i = 0; i < 2; i++)
+            if (a[SIZE].as.list[i] != b[SIZE].as.list[i] || a[STRIDE].as.list[i] != b[STRIDE].as.list[i]) return NULL;
+        const bool same = spots[0].place == y->place && spots[0].meta.offset == y->meta.offset && spots[0].meta.dtype == y->meta.dtype &&
+                          bp_shape_equal(spots[0].meta.ndim, spots[0].meta.shape, y->meta.ndim, y->meta.shape);
+        return same && a[PADDING].as.i == b[PADDING].as.i && contiguous(&spots[0].meta) && contiguous(&y->meta) ? s : NULL;
+    }
+    return NULL;
+}
+
+static void mask_before_unpooling(bp_plan *p, bp_step *relu, const int64_t *uses, const int64_t *writes)
+{
+    bp_spot *const late = spots_of(p, relu); /* t, y, u */
+    if (!settled(p, late[0].place, writes) || p->places[late[0].place].output || !contiguous(&late[2].meta)) return;
+    bp_step *grad = sole_maker(p, late[0].place, relu, uses);
+    if (!grad || grad->op != &bp__op_max_pool2d_grad) return;
+    bp_spot *const early = spots_of(p, grad); /* dy, argmax, t */
+    bp_step *pool = pooling_of(p, grad, &late[1]);
+    if (!pool) return;
+    const bp_spot argmax = early[1], pooled = spots_of(p, pool)[1];
+    if (!settled(p, argmax.place, writes) || !settled(p, pooled.place, writes) || !settled(p, late[1].place, writes)) return;
+    if (pooled.meta.dtype != early[0].meta.dtype || late[0].meta.offset != 0 || early[2].meta.offset != 0) return;
+
+    bp_step before = *relu, after = *grad;
+    before.spot = grad->spot, before.where = grad->where;
+    after.spot = relu->spot, after.where = relu->where;
+    early[1] = pooled;
+    early[2].meta = pooled.meta;
+    early[2].meta.offset = 0;
+    late[0] = early[2];
+    late[1] = argmax;
+    p->places[early[2].place].bytes = p->places[pooled.place].bytes;
+    *grad = before;
+    *relu = after;
 }
 
 /* ---- constants ---- */
@@ -118,6 +173,17 @@ static void count_writes(bp_plan *p, int64_t *writes)
     }
 }
 
+static void count_uses(bp_plan *p, int64_t *uses)
+{
+    memset(uses, 0, (size_t)p->n_places * sizeof *uses);
+    for (int64_t k = 0; k < p->n_steps; k++) {
+        bp_step *s = &p->steps[k];
+        if (s->op->flags & BP_OP_VIEW) continue;
+        for (int i = 0; i < s->n_in + s->n_out; i++)
+            if (spots_of(p, s)[i].place >= 0) uses[spots_of(p, s)[i].place]++;
+    }
+}
+
 bp_status bp_plan_rewrite(bp_plan *p)
 {
     size_t bytes = 2 * (size_t)(p->n_places + 1) * sizeof(int64_t);
@@ -125,12 +191,10 @@ bp_status bp_plan_rewrite(bp_plan *p)
     if (!uses) return BP_ENOMEM;
     count_writes(p, writes);
     find_constants(p, writes);
-    for (int64_t k = 0; k < p->n_steps; k++) {
-        bp_step *s = &p->steps[k];
-        if (s->op->flags & BP_OP_VIEW) continue;
-        for (int i = 0; i < s->n_in + s->n_out; i++)
-            if (spots_of(p, s)[i].place >= 0) uses[spots_of(p, s)[i].place]++;
-    }
+    count_uses(p, uses);
+    for (int64_t k = 0; k < p->n_steps; k++)
+        if (p->steps[k].op == &bp__op_relu_grad) mask_before_unpooling(p, &p->steps[k], uses, writes);
+    count_uses(p, uses); /* a moved mask reads other places than before */
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].op == &bp__op_copy) compute_in_place_of_copy(p, &p->steps[k], uses);
     bp_mem_free(p->ctx, uses, bytes);

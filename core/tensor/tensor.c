@@ -162,6 +162,18 @@ void bp_tensor_release(bp_tensor *t)
     bp_mem_free(t->ctx, t, sizeof *t);
 }
 
+static void release_storage(void *storage) { bp_storage_release((bp_storage *)storage); }
+
+bp_status bp_tensor_disguise(bp_tensor *t, bp_tensor **out)
+{
+    bp_storage *s;
+    BP_TRY(bp_storage_wrap(t->ctx, t->storage->data, t->storage->bytes, t->storage, release_storage, &s));
+    bp_storage_retain(t->storage);
+    bp_status status = bp_tensor_over(t->ctx, &t->m, s, out);
+    bp_storage_release(s);
+    return status;
+}
+
 void bp_tensor_rebind(bp_tensor *t, bp_storage *storage, int64_t offset)
 {
     bp_storage_retain(storage);

@@ -43,6 +43,8 @@ bp_status bp_tensor_over(bp_ctx *ctx, const bp_meta *meta, bp_storage *storage, 
 bp_status bp_tensor_like(bp_ctx *ctx, const bp_meta *meta, bp_tensor **out);
 /* A view of the same elements, without history. */
 bp_status bp_tensor_alias(bp_tensor *t, bp_tensor **out);
+/* The same elements under storage of another name: a plan takes it for memory of its own. */
+bp_status bp_tensor_disguise(bp_tensor *t, bp_tensor **out);
 /* Points t at another place that looks the same (moving parameters into one block); its elements must have been copied before. */
 void bp_tensor_rebind(bp_tensor *t, bp_storage *storage, int64_t offset);
 

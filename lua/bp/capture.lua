@@ -14,8 +14,9 @@ local recording -- takes in the hooks of the capture being recorded
 --- runs at the recording alone, so print, counters and random choices of Lua's own are not. Values may not be read inside; return the
 --- tensor instead.
 ---
---- captured:plans() says what the plans made so far consist of: a list of { ops =, recorded =, arena_bytes =, temporary_bytes = }, one for
---- every combination of shapes met.
+--- captured:plans() says what the plans made so far consist of: a list of { ops =, recorded =, arena_bytes =, temporary_bytes =, steps = },
+--- one for every combination of shapes met. After captured:time(true) the replays are timed op by op: steps lists { name =, where =,
+--- replays =, seconds = } in the order of a replay, seconds of all replays together; captured:time(false) ends that.
 ---@param fn function
 ---@return userdata captured call it like fn
 function capture.capture(fn)

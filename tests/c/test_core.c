@@ -261,7 +261,7 @@ static void run_plan(bool captured, float *w_out, float *losses)
         bp_plan_info info = bp_plan_describe(plan);
         CHECK(info.ops > 0 && info.ops <= info.recorded && info.arena_bytes <= info.temporary_bytes, "%d of %d ops, %zu of %zu bytes",
               info.ops, info.recorded, info.arena_bytes, info.temporary_bytes);
-        CHECK(calls <= 1, "a replay asked for memory %llu times (its result's head may)", (unsigned long long)calls);
+        CHECK(calls == 0, "a replay whose last result was released asked for memory %llu times", (unsigned long long)calls);
         bp_plan_release(plan);
     }
     bp_tensor_release(n.w);
@@ -300,6 +300,26 @@ static void test_outputs(void)
         CHECK(at(held[i], 0) == i * i, "result %d became %g", i, at(held[i], 0));
         bp_tensor_release(held[i]);
     }
+    /* what nobody holds is handed out again; a view of it counts as holding, and what it was made into does not come back */
+    bp_tensor *one = NULL, *again = NULL, *view = NULL, *next = NULL;
+    OK(bp_plan_run(plan, 1, &x, &one));
+    bp_tensor *first = one;
+    bp_tensor_release(one);
+    OK(bp_plan_run(plan, 1, &x, &again));
+    CHECK(again == first, "a released result is not used again");
+    OK(bp_apply1(ctx, bp_op_find("squeeze"), again, &view));
+    bp_tensor_release(again);
+    v[0] = 7;
+    OK(bp_tensor_write(x, BP_F64, v, 2));
+    OK(bp_plan_run(plan, 1, &x, &next));
+    CHECK(at(view, 0) == 16 && at(next, 0) == 49, "a view of a result became %g, the next result is %g", at(view, 0), at(next, 0));
+    bp_tensor_release(view);
+    OK(bp_tensor_set_requires_grad(next, true));
+    bp_tensor_release(next);
+    OK(bp_plan_run(plan, 1, &x, &next));
+    CHECK(!bp_tensor_requires_grad(next) && at(next, 0) == 49, "a result that was made to require a gradient came back");
+    bp_tensor_release(next);
+
     int64_t three = 3;
     bp_tensor *wrong = tensor(ctx, 1, &three, NULL), *none = NULL;
     CHECK(bp_plan_run(plan, 1, &wrong, &none) == BP_EINVAL && !none, "a replay with another shape");

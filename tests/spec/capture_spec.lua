@@ -20,6 +20,52 @@ describe("capture", function()
     assert.is_true(f:plans()[1].ops >= 1)
   end)
 
+  it("undoes a relu behind a max pooling on the small side, with the same bits", function()
+    core.seed(5)
+    for _, options in ipairs{ { size = 2 }, { size = 3, stride = 2, padding = "same" }, { size = 2, stride = 1 } } do
+      local x, weight = ops.random_normal { shape = { 2, 7, 6, 9 } }, nil
+      x.requires_grad = true
+      local function gradient(input)
+        local pooled = ops.max_pool2d((input * x):relu(), options)
+        weight = weight or core.pause(function() return ops.random_normal { shape = pooled:shape() } end)
+        x:zero_grad()
+        local loss = (pooled * weight):sum()
+        loss:backward()
+        return x.grad * 1
+      end
+      local input = ops.random_normal { shape = { 2, 7, 6, 9 } }
+      gradient(input) -- from now on there is a gradient to set to zero
+      local expected = gradient(input):totable()
+      local f = core.capture(gradient)
+      assert.same(expected, f(input):totable())
+      assert.same(expected, f(input):totable())
+      local order = table.concat(f:plans()[1].names, " ")
+      assert.is_true(order:find("relu_grad", 1, true) < order:find("max_pool2d_grad", 1, true))
+    end
+  end)
+
+  it("tells what each op of its replays took", function()
+    local f = core.capture(function(x) return (x * 2):exp():sum() end)
+    local x = tensor { 1, 2, 3 }
+    f(x)
+    assert.equal(0, f:plans()[1].steps[1].replays)
+    f:time(true)
+    for _ = 1, 3 do f(x) end
+    local plan = f:plans()[1]
+    assert.equal(plan.ops, #plan.steps)
+    for i, step in ipairs(plan.steps) do
+      assert.equal(plan.names[i], step.name)
+      assert.equal(3, step.replays)
+      assert.is_true(step.seconds > 0 and step.seconds < 10)
+    end
+    f:time(true) -- begins anew
+    assert.equal(0, f:plans()[1].steps[1].replays)
+    f:time(false)
+    f(x)
+    assert.equal(0, f:plans()[1].steps[1].replays)
+    assert.matches("a captured function", failure(f.time, tensor { 1 }, true))
+  end)
+
   it("is recorded anew for another shape, dtype, plain value or mode", function()
     local calls = 0
     local f = core.capture(function(x, options)
@@ -119,6 +165,35 @@ describe("capture", function()
     x:mul_(3)
     assert.same({ 33, 66 }, f(x, x):totable())
     assert.same({ 10 * 6 + 3 }, f(x[{ { 2, 2 } }], x[{ { 1, 1 } }]):totable())
+  end)
+
+  it("hands out memory again that nobody holds, and never what somebody does", function()
+    local f = core.capture(function(x) return x * 2 end)
+    local kept, view = f(tensor { 1, 2 }), f(tensor { 3, 4 })[1]
+    for i = 1, 5 do
+      local passing = f(tensor { i, i + 1 })
+      assert.same({ 2 * i, 2 * i + 2 }, passing:totable())
+      passing:free()
+      assert.is_true(passing:is_freed())
+    end
+    local leaf = f(tensor { 7, 8 })
+    leaf.requires_grad = true
+    leaf:free()
+    assert.is_false(f(tensor { 7, 8 }).requires_grad)
+    assert.same({ 2, 4 }, kept:totable())
+    assert.equal(6, view:item())
+  end)
+
+  it("calls what is registered before every call", function()
+    local rate, hits = tensor { 0 }, 0
+    local f = core.capture(function(x) return x * rate end)
+    f:before(function()
+      hits = hits + 1
+      core.pause(function() rate:fill_(hits) end)
+    end)
+    assert.same({ { 5 }, { 10 }, { 15 } }, { f(tensor { 5 }):totable(), f(tensor { 5 }):totable(), f(tensor { 5 }):totable() })
+    assert.matches("before", failure(f.before, f, 1))
+    assert.matches("a captured function", failure(f.before, tensor { 1 }, print))
   end)
 
   it("draws anew at each replay", function()
