@@ -152,7 +152,10 @@ local function render(text)
     elseif line:match "^@return" then
       local what, rest = line:match "^@return%s+(%S+)%s*(.*)$"
       list[#list + 1] = ("- returns %s %s"):format(what or "", rest or "")
-    elseif not line:match "^@" then body[#body + 1] = line end
+    elseif line:match "^@" then goto continue -- for tools other than this
+    elseif #list > 0 and line ~= "" then list[#list] = list[#list] .. " " .. line -- a description goes on in the next line
+    else body[#body + 1] = line end
+    ::continue::
   end
   local result = table.concat(body, "\n"):gsub("%s+$", "")
   if #list > 0 then result = result .. "\n\n" .. table.concat(list, "\n") end

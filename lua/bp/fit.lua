@@ -11,7 +11,7 @@ local run_callbacks = require "bp.callbacks.list"
 local warning = require "bp.warning"
 
 local fit_spec = options.define("fit", "Trains a compiled model.", {
-  { "data", "any", required = true, help = "a dataset, { x, y }, or the tensor x" },
+  { "data", "any", alias = "x", required = true, help = "a dataset, { x, y }, or the tensor x" },
   { "y", "tensor", help = "targets, when data is the tensor x" },
   { "batch_size", "int", min = 1, default = 32, named = true, help = "samples of a step; the last batch of an epoch may be smaller" },
   { "epochs", "int", min = 0, default = 1, named = true, help = "number of the last epoch" },

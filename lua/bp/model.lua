@@ -156,7 +156,7 @@ end
 -- ---- evaluate ------------------------------------------------------------------------------------------------------------------------
 
 local evaluate_spec = options.define("evaluate", "Loss and metrics over data.", {
-  { "data", "any", required = true, help = "a dataset, { x, y }, or the tensor x" },
+  { "data", "any", alias = "x", required = true, help = "a dataset, { x, y }, or the tensor x" },
   { "y", "tensor", help = "targets, when data is the tensor x" },
   { "batch_size", "int", min = 1, default = 32, named = true, help = "samples at a time" },
   { "sample_weight", "tensor", named = true, help = "one weight per sample" },
@@ -202,7 +202,7 @@ end
 -- ---- predict -------------------------------------------------------------------------------------------------------------------------
 
 local predict_spec = options.define("predict", "The model's outputs for many inputs.", {
-  { "data", "any", required = true, help = "the tensor x, or a dataset" },
+  { "data", "any", alias = "x", required = true, help = "the tensor x, or a dataset" },
   { "batch_size", "int", min = 1, default = 32, named = true, help = "samples at a time" },
   { "capture", "boolean", default = true, named = true, help = "replay a captured step; false gives the same bits" },
 })

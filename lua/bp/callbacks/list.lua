@@ -52,14 +52,17 @@ local function each(self, name, ...)
 end
 
 --- Calls on_train_begin or on_train_end.
+---@private
 function List:train(when, run) each(self, "on_train_" .. when, run) end
 
 --- Calls on_epoch_begin or on_epoch_end.
+---@private
 function List:epoch(when, epoch, run, logs)
   if when == "begin" then each(self, "on_epoch_begin", epoch, run) else each(self, "on_epoch_end", epoch, logs, run) end
 end
 
 --- Calls on_batch_begin or on_batch_end; read() gives the logs, and runs only when somebody listens.
+---@private
 function List:batch(when, batch, run, read)
   if not self.wants_batches then return end
   if when == "begin" then each(self, "on_batch_begin", batch, run) else each(self, "on_batch_end", batch, read(), run) end

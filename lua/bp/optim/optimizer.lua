@@ -17,7 +17,7 @@ local optimizer = {}
 -- Options of every optimizer.
 local function common(lr)
   return {
-    { "lr", "number|function", default = lr, min = 0,
+    { "lr", "number|function", alias = "learning_rate", default = lr, min = 0,
       help = "learning rate: a number, a schedule of optim.schedule, or a function (step) -> number" },
     { "weight_decay", "number", min = 0, default = 0,
       named = true, help = "adds weight_decay * w to the gradient (PyTorch's; Keras' l2 is half of it)" },
