@@ -164,7 +164,7 @@ for _, workload in ipairs(wanted) do
     local speeds = runs[p]
     if speeds and #speeds > 0 then
       local mid = median(speeds)
-      local loss = p.loss and ("%.4f"):format(p.loss) or ""
+      local loss = type(p.loss) == "number" and ("%.4f"):format(p.loss) or ""
       say("| %s | %s | %.0f | %.0f | %.0f | %s | %.0f %% |", workload, p.name, mid, speeds[1], speeds[#speeds], loss,
         100 * mid * MFLOP[workload] / 1000 / all)
     end
