@@ -9,18 +9,18 @@ local programs = {
   mlp_tiny = { 200, [[
     local net, x, y = nn.sequential{ nn.dense{32, activation = "relu"}, nn.dense(1) }, bp.rand(32, 10), bp.rand(32, 1)
     return train(net, optim.adam, nn.loss.mse, x, y)]] },
-  mlp_784 = { 2, [[
+  mlp_784 = { 1, [[
     local net = nn.sequential{ nn.dense{512, activation = "relu"}, nn.dropout(0.2), nn.dense{512, activation = "relu"},
       nn.dropout(0.2), nn.dense(10) }
-    return train(net, optim.adam, nn.loss.cross_entropy, bp.rand(128, 784), bp.randint(1, 10, {128}))]] },
+    return train(net, optim.adam, nn.loss.cross_entropy, bp.rand(16, 784), bp.randint(1, 10, {16}))]] },
   cnn = { 1, [[
     local net = nn.sequential{ nn.conv2d{32, 3, activation = "relu"}, nn.conv2d{64, 3, activation = "relu"}, nn.max_pool2d(2),
       nn.dropout(0.25), nn.flatten(), nn.dense{128, activation = "relu"}, nn.dropout(0.5), nn.dense(10) }
-    return train(net, optim.adam, nn.loss.cross_entropy, bp.rand(8, 28, 28, 1), bp.randint(1, 10, {8}))]] },
-  batch_norm = { 2, [[
+    return train(net, optim.adam, nn.loss.cross_entropy, bp.rand(1, 28, 28, 1), bp.randint(1, 10, {1}))]] },
+  batch_norm = { 1, [[
     local net = nn.sequential{ nn.conv2d{16, 3, padding = "same"}, nn.batch_norm(), nn.activation "relu", nn.global_avg_pool2d(),
       nn.dense(10) }
-    return train(net, optim.sgd, nn.loss.cross_entropy, bp.rand(16, 16, 16, 3), bp.randint(1, 10, {16}))]] },
+    return train(net, optim.sgd, nn.loss.cross_entropy, bp.rand(4, 16, 16, 3), bp.randint(1, 10, {4}))]] },
   infer_mlp = { 500, [[
     local net, x = nn.sequential{ nn.dense{32, activation = "relu"}, nn.dense(1) }, bp.rand(1, 10)
     net(x)
