@@ -12,8 +12,10 @@
  *   panels enough will meet it.
  * With k = 1 nothing is added up: each row of C is the row of B times a number (dX of a single output, dW of a single sample).
  * A result of one column is computed as one row, B^T * A^T, so that its elements lie side by side in vectors.
+ * A single row meets every element of B once, which no copy repays: vectors of B go straight from memory into the sums.
  * None of this touches the order of the sum. */
 #include "tile.h"
+#include "vmath.h"
 
 #define ROW_BLOCK (32 * TILE_ROWS) /* rows of A copied at a time: with TILE_K_MAX floats each, 240 kB */
 #define GROUP TILE_COLS_MAX        /* columns of B packed at a time: 80 kB; of AVX-512, 160 kB */
@@ -90,6 +92,78 @@ static void outer(const bp_gemm *g)
     }
 }
 
+static bool is_row(const bp_gemm *g) { return g->m == 1 && (g->b_col == 1 || g->n == 1); }
+
+/* a * b + c rounded as a tile rounds it. Said outright, because a compiler that turns the loop around it into multiplications side by side
+ * and additions one after the other would round twice. */
+static inline real multiply_add(real a, real b, real c)
+{
+#if defined(__FP_FAST_FMAF)
+    return VMATH_DOUBLE ? (real)__builtin_fma((double)a, (double)b, (double)c) : (real)__builtin_fmaf((float)a, (float)b, (float)c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* Where a sum of one pass goes: on top of what C holds, then bias and activation, as in a tile. */
+#define FINISH(sum, old, bias_at)                                                                                                          \
+    if (load) sum = (old) + sum;                                                                                                           \
+    if (bias) sum += (bias_at)
+
+/* vecs vectors of C from column j on, p0 <= p < p1. */
+static inline __attribute__((always_inline)) void row_piece(const bp_gemm *g, const int vecs, int64_t j, int64_t p0, int64_t p1)
+{
+    const real *const a = (const real *)g->a, *b = (const real *)g->b + p0 * g->b_row + j;
+    const real *const bias = g->bias && p1 == g->k ? (const real *)g->bias + j : NULL;
+    const bool load = g->accumulate || p0 > 0, relu = g->act == BP_ACT_RELU && p1 == g->k;
+    real *const c = (real *)g->c + j;
+    vec acc[TILE_VECS_MAX];
+#pragma GCC unroll 8
+    for (int v = 0; v < vecs; v++) acc[v] = (vec){ 0 };
+    for (int64_t p = p0; p < p1; p++, b += g->b_row) {
+        const vec x = vec_set(a[p * g->a_col]);
+#pragma GCC unroll 8
+        for (int v = 0; v < vecs; v++) acc[v] += x * vec_load(b + v * KLANES);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < vecs; v++) {
+        FINISH(acc[v], vec_load(c + v * KLANES), vec_load(bias + v * KLANES));
+        if (relu) acc[v] = vec_keep(~(vec_i)(acc[v] <= (vec){ 0 }), acc[v]);
+        vec_store(c + v * KLANES, acc[v]);
+    }
+}
+
+/* The same column by column, where fewer are left than a vector has lanes. */
+static void row_edge(const bp_gemm *g, int64_t j, int64_t p0, int64_t p1)
+{
+    const real *const a = (const real *)g->a;
+    const bool load = g->accumulate || p0 > 0, last = p1 == g->k;
+    for (; j < g->n; j++) {
+        const real *b = (const real *)g->b + p0 * g->b_row + j * g->b_col;
+        const real *const bias = g->bias && last ? (const real *)g->bias + j : NULL;
+        real *const c = (real *)g->c + j, sum = 0;
+        for (int64_t p = p0; p < p1; p++, b += g->b_row) sum = multiply_add(a[p * g->a_col], *b, sum);
+        FINISH(sum, *c, *bias);
+        *c = last && g->act == BP_ACT_RELU && sum <= 0 ? 0 : sum;
+    }
+}
+
+static void one_row(const bp_gemm *g)
+{
+    const int64_t pass = tile_k_pass(g->k);
+    int64_t p0 = 0;
+    do {
+        const int64_t p1 = g->k - p0 < pass ? g->k : p0 + pass;
+        int64_t j = 0;
+        for (; j + 8 * KLANES <= g->n; j += 8 * KLANES) row_piece(g, 8, j, p0, p1);
+        if (j + 4 * KLANES <= g->n) row_piece(g, 4, j, p0, p1), j += 4 * KLANES;
+        if (j + 2 * KLANES <= g->n) row_piece(g, 2, j, p0, p1), j += 2 * KLANES;
+        if (j + KLANES <= g->n) row_piece(g, 1, j, p0, p1), j += KLANES;
+        row_edge(g, j, p0, p1);
+        p0 = p1;
+    } while (p0 < g->k);
+}
+
 /* bias_step 0: one element of bias for all columns, repeated TILE_COLS_MAX times. */
 static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
 {
@@ -151,6 +225,10 @@ void K(gemm)(const bp_gemm *g, void *scratch)
 {
     if (is_outer(g)) {
         outer(g);
+        return;
+    }
+    if (is_row(g)) {
+        one_row(g);
         return;
     }
     if (!is_column(g)) {
