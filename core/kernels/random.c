@@ -115,27 +115,31 @@ void K(random_uniform)(int64_t n, uint64_t key, uint64_t step, uint64_t first, v
 
 void K(random_normal)(int64_t n, uint64_t key, uint64_t step, uint64_t first, void *y) { draw(normal, n, key, step, first, (real *)y); }
 
-/* Element i is kept when its word is at least p * 2^32. */
+/* A word decides about two elements, which lie half a group apart so that no half need be moved: element e of a group of MASKS takes the
+ * lower (e < GROUP) or upper half of the group's word e % GROUP, and is kept when that is at least p * 2^16. */
 void K(dropout)(int64_t n, uint64_t key, uint64_t step, uint64_t first, double p, const void *x_, void *y_)
 {
+    enum { MASKS = 2 * GROUP };
     const real *x = (const real *)x_;
     real *y = (real *)y_;
     if (p >= 1) {
         memset(y, 0, (size_t)n * sizeof(real));
         return;
     }
-    const uint32_t least = (uint32_t)(p * 0x1p32);
+    const uint32_t least = (uint32_t)(p * 0x1p16 + 0.5);
     const real scale = (real)(1 / (1 - p));
     const uint64_t end = first + (uint64_t)n;
     for (uint64_t at = first; at < end;) {
-        const uint64_t group = at & ~(uint64_t)(GROUP - 1), stop = end - group < GROUP ? end : group + GROUP;
+        const uint64_t group = at & ~(uint64_t)(MASKS - 1), stop = end - group < MASKS ? end : group + MASKS;
         uint32_t w[GROUP];
-        real whole[GROUP]; /* apart from x, so that y may be x */
-        words(key, step, group, w);
+        real whole[MASKS]; /* apart from x, so that y may be x */
+        words(key, step, group / 2, w);
+        if (stop - at < MASKS) memset(whole, 0, sizeof whole);
         memcpy(whole + (at - group), x + (at - first), (size_t)(stop - at) * sizeof(real));
-        for (uint64_t i = at - group; i < stop - group; i++) {
-            const real kept = whole[i] * scale;
-            whole[i] = w[i] >= least ? kept : 0;
+        for (int i = 0; i < GROUP; i++) {
+            const real low = whole[i] * scale, high = whole[GROUP + i] * scale;
+            whole[i] = (w[i] & 0xffff) >= least ? low : 0;
+            whole[GROUP + i] = w[i] >> 16 >= least ? high : 0;
         }
         memcpy(y + (at - first), whole + (at - group), (size_t)(stop - at) * sizeof(real));
         at = stop;

@@ -341,24 +341,24 @@ static void dropout_gradient(bp_grad *g)
     if (g->dout[0]) bp_grad_set(g, 0, bp_g(g, &bp__op_dropout, 1, g->args, 3, g->dout[0], (bp_tensor *)NULL, g->out[1]));
 }
 
+#define CHANCE_OPTION                                                                                                          \
+    {                                                                                                                          \
+        .name = "p", .kind = BP_OPT_FLOAT, .def = 0.5, .min = 0, .max = 1, .help = "chance of an element to be dropped"        \
+    }
+
 const bp_op bp__op_dropout = {
     .name = "dropout",
     .group = "random",
     .summary = "sets a random part of the elements to zero and scales the others up",
     .detail = "y = x / (1 - p) with probability 1 - p, else 0, so that the mean stays. No mask is kept: the second result says which draw\n"
-              "was used; given back as `used` it drops the same elements. Srivastava and others, JMLR 2014.",
+              "was used; given back as `used` it drops the same elements. The chance is taken to the nearest 1/65536.\n"
+              "Srivastava and others, \"Dropout: a simple way to prevent neural networks from overfitting\", JMLR 2014.",
     .inputs = (const bp_input[]){ { "x", 0, "values of any shape" },
                                   STATE_INPUT,
                                   { "used", BP_IN_RAW | BP_IN_OPTIONAL,
                                     "i64[2] {key, step} of an earlier draw to repeat; the state then stays as it is" },
                                   { 0 } },
-    .options = (const bp_option[]){ { .name = "p",
-                                      .kind = BP_OPT_FLOAT,
-                                      .def = 0.5,
-                                      .min = 0,
-                                      .max = 1,
-                                      .help = "chance of an element to be dropped" },
-                                    { 0 } },
+    .options = (const bp_option[]){ CHANCE_OPTION, { 0 } },
     .n_out = 2,
     .outputs = "y: like x; used: i64[2] {key, step} of the draw",
     .flags = 0,
@@ -373,5 +373,45 @@ const bp_op bp__op_dropout = {
                                 { "4x5' rng", "p=0.25", 0, 0, 0 },
                                 { "s rng", "p=1", 0, 0, 0 },
                                 { "0x3 rng", "p=0.5", 0, 0, 0 },
+                                { 0 } },
+};
+
+/* ---- relu and dropout together ---- */
+
+static bp_status relu_dropout_grad_infer(bp_call *call)
+{
+    BP_TRY(bp_need_shape(call, 0, call->in[1]->m.ndim, call->in[1]->m.shape));
+    return bp_infer_same(call);
+}
+
+static bp_status relu_dropout_grad_run(bp_call *call)
+{
+    const double p = call->args[0].as.f;
+    bp__run_binary(call, BP_BINARY_relu_dropout_grad, p < 1 ? 1 / (1 - p) : 0);
+    return BP_OK;
+}
+
+static void relu_dropout_grad_gradient(bp_grad *g) { bp_grad_set(g, 0, bp_g(g, g->op, 1, g->args, 2, g->dout[0], g->in[1])); }
+
+const bp_op bp__op_relu_dropout_grad = {
+    .name = "relu_dropout_grad",
+    .group = "random",
+    .summary = "gradient of dropout(relu(x)), from its result alone",
+    .detail = "dx = dy / (1 - p) where y > 0, else 0.\n"
+              "The result is zero wherever relu or dropout made it so: no draw need be repeated.",
+    .inputs = (const bp_input[]){ { "dy", 0, "gradient of the result" }, { "y", 0, "the result" }, { 0 } },
+    .options = (const bp_option[]){ CHANCE_OPTION, { 0 } },
+    .n_out = 1,
+    .outputs = "dx: like dy",
+    .flags = BP_OP_STRIDED | BP_OP_INTERNAL | BP_OP_KINKED,
+    .promote = BP_PROMOTE_FLOAT,
+    .needs_in = 2,
+    .infer = relu_dropout_grad_infer,
+    .run = relu_dropout_grad_run,
+    .gradient = relu_dropout_grad_gradient,
+    .cases = (const bp_case[]){ { "2x3 2x3", "p=0.5", 0, 0, 0 },
+                                { "1 1", "p=0", 0, 0, 0 },
+                                { "3x1x4' 3x1x4'", "p=0.25", 0, 0, 0 },
+                                { "2 2", "p=1", 0, 0, 0 },
                                 { 0 } },
 };

@@ -9,7 +9,10 @@
  *
  * A relu before a max pooling is undone on the small side of it: the winner of a window is what the pooling handed on, so
  *     t = max_pool2d_grad(dy, argmax);  u = relu_grad(t, y)     becomes     t = relu_grad(dy, pooled);  u = max_pool2d_grad(t, argmax)
- * where (pooled, argmax) = max_pool2d(y). */
+ * where (pooled, argmax) = max_pool2d(y).
+ *
+ * Dropout after a relu is undone from its result, which is zero wherever either of them made it so:
+ *     t = dropout(dy, used);  u = relu_grad(t, y)     becomes     u = relu_dropout_grad(dy, z)     where (z, used) = dropout(y). */
 #include "../base/memory.h"
 #include "plan.h"
 
@@ -26,6 +29,13 @@ static bool contiguous(const bp_meta *m)
 }
 
 static int64_t count(const bp_meta *m) { return bp_shape_count(m->ndim, m->shape); }
+
+/* Both look at the same elements of the same place. */
+static bool same_look(const bp_spot *a, const bp_spot *b)
+{
+    return a->place == b->place && a->meta.offset == b->meta.offset && a->meta.dtype == b->meta.dtype && contiguous(&a->meta) &&
+           contiguous(&b->meta) && bp_shape_equal(a->meta.ndim, a->meta.shape, b->meta.ndim, b->meta.shape);
+}
 
 /* Both looks are without gaps: compare their spans in bytes. */
 static bool touches(const bp_spot *a, const bp_spot *b)
@@ -98,9 +108,7 @@ static bp_step *pooling_of(bp_plan *p, const bp_step *grad, const bp_spot *y)
         const bp_arg *a = s->args, *b = grad->args;
         for (int i = 0; i < 2; i++)
             if (a[SIZE].as.list[i] != b[SIZE].as.list[i] || a[STRIDE].as.list[i] != b[STRIDE].as.list[i]) return NULL;
-        const bool same = spots[0].place == y->place && spots[0].meta.offset == y->meta.offset && spots[0].meta.dtype == y->meta.dtype &&
-                          bp_shape_equal(spots[0].meta.ndim, spots[0].meta.shape, y->meta.ndim, y->meta.shape);
-        return same && a[PADDING].as.i == b[PADDING].as.i && contiguous(&spots[0].meta) && contiguous(&y->meta) ? s : NULL;
+        return a[PADDING].as.i == b[PADDING].as.i && same_look(&spots[0], y) ? s : NULL;
     }
     return NULL;
 }
@@ -129,6 +137,42 @@ static void mask_before_unpooling(bp_plan *p, bp_step *relu, const int64_t *uses
     p->places[early[2].place].bytes = p->places[pooled.place].bytes;
     *grad = before;
     *relu = after;
+}
+
+/* ---- relu and dropout ---- */
+
+/* The dropout of all of y whose draw `again` repeats. */
+static bp_step *dropout_of(bp_plan *p, const bp_step *again, const bp_spot *y)
+{
+    for (bp_step *s = (bp_step *)(uintptr_t)again - 1; s >= p->steps; s--) {
+        if (s->op != &bp__op_dropout || s->dropped) continue;
+        const bp_spot *spots = spots_of(p, s);
+        if (spots[s->n_in + 1].place != spots_of(p, again)[2].place) continue;
+        return s->args[0].as.f == again->args[0].as.f && same_look(&spots[0], y) ? s : NULL;
+    }
+    return NULL;
+}
+
+static void undo_dropout_by_result(bp_plan *p, bp_step *relu, const int64_t *uses, const int64_t *writes)
+{
+    bp_spot *const late = spots_of(p, relu); /* t, y, u */
+    if (!settled(p, late[0].place, writes) || p->places[late[0].place].output || !settled(p, late[1].place, writes)) return;
+    bp_step *again = sole_maker(p, late[0].place, relu, uses);
+    if (!again || again->op != &bp__op_dropout || again->n_in < 3) return;
+    const bp_spot *const early = spots_of(p, again); /* dy, state, used; t, used again */
+    const int64_t repeated = early[again->n_in + 1].place;
+    if (!settled(p, early[2].place, writes) || uses[repeated] != 1 || p->places[repeated].output) return;
+    const bp_step *first = dropout_of(p, again, &late[1]);
+    if (!first) return;
+    const bp_spot z = spots_of(p, first)[first->n_in], dy = early[0];
+    if (!settled(p, z.place, writes) || !settled(p, dy.place, writes) || z.meta.dtype != dy.meta.dtype) return;
+    if (!same_look(&late[0], &early[again->n_in])) return;
+
+    relu->op = &bp__op_relu_dropout_grad;
+    relu->args[0] = again->args[0];
+    late[0] = dy;
+    late[1] = z;
+    again->dropped = true;
 }
 
 /* ---- constants ---- */
@@ -178,7 +222,7 @@ static void count_uses(bp_plan *p, int64_t *uses)
     memset(uses, 0, (size_t)p->n_places * sizeof *uses);
     for (int64_t k = 0; k < p->n_steps; k++) {
         bp_step *s = &p->steps[k];
-        if (s->op->flags & BP_OP_VIEW) continue;
+        if (s->op->flags & BP_OP_VIEW || s->dropped) continue;
         for (int i = 0; i < s->n_in + s->n_out; i++)
             if (spots_of(p, s)[i].place >= 0) uses[spots_of(p, s)[i].place]++;
     }
@@ -195,6 +239,8 @@ bp_status bp_plan_rewrite(bp_plan *p)
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].op == &bp__op_relu_grad) mask_before_unpooling(p, &p->steps[k], uses, writes);
     count_uses(p, uses); /* a moved mask reads other places than before */
+    for (int64_t k = 0; k < p->n_steps; k++)
+        if (p->steps[k].op == &bp__op_relu_grad) undo_dropout_by_result(p, &p->steps[k], uses, writes);
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].op == &bp__op_copy) compute_in_place_of_copy(p, &p->steps[k], uses);
     bp_mem_free(p->ctx, uses, bytes);
