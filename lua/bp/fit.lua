@@ -1,4 +1,5 @@
 --- model:fit: a loop over one captured step.
+local columns = require "bp.data.columns"
 local core = require "bp.core"
 local feed = require "bp.feed"
 local history = require "bp.history"
@@ -12,7 +13,7 @@ local warning = require "bp.warning"
 
 local fit_spec = options.define("fit", "Trains a compiled model.", {
   { "data", "any", alias = "x", required = true, help = "a dataset, { x, y }, or the tensor x" },
-  { "y", "tensor", help = "targets, when data is the tensor x" },
+  { "y", "tensor|table", help = "targets, when data is x" },
   { "batch_size", "int", min = 1, default = 32, named = true, help = "samples of a step; the last batch of an epoch may be smaller" },
   { "epochs", "int", min = 0, default = 1, named = true, help = "number of the last epoch" },
   { "initial_epoch", "int", min = 0, default = 0, named = true, help = "epochs that are already done" },
@@ -33,10 +34,10 @@ local fit_spec = options.define("fit", "Trains a compiled model.", {
 })
 
 -- Training and validation data.
-local function datasets(o)
-  local train = feed.dataset("fit", o.data, o.y, o.sample_weight)
+local function datasets(self, o)
+  local train = feed.dataset("fit", o.data, o.y, o.sample_weight, self)
   if train.y == nil then fit_spec:fail("there are no targets; expected a dataset with y, { x, y }, or x and y") end
-  if o.validation ~= nil then return train, feed.dataset("fit", o.validation) end
+  if o.validation ~= nil then return train, feed.dataset("fit", o.validation, nil, nil, self) end
   if o.validation_split == 0 then return train, nil end
   local share = o.validation_split
   if #train < 2 then fit_spec:fail("validation_split of %d sample; expected at least 2", #train) end
@@ -70,7 +71,7 @@ end
 local function bind(self, compiled, batch)
   if #compiled.optimizer.groups == 0 then
     self:eval()
-    core.pause(core.no_grad, function() core.scope(function() self(batch.x[{ { 1, 1 } }]) end) end)
+    core.pause(core.no_grad, function() core.scope(function() self(columns.range(batch.x, 1, 1)) end) end)
     self:train()
     local params = self:parameters()
     if #params == 0 then fit_spec:fail("the model has no parameter to train; give it a layer with weights") end
@@ -136,7 +137,7 @@ local function fit(self, given, ...)
   local o = fit_spec:read(given, ...)
   local compiled = model.compiled(self, "fit")
   local run = new_run(self, compiled, o)
-  local train, validation = datasets(o)
+  local train, validation = datasets(self, o)
   local steps = math.min(o.steps_per_epoch or math.maxinteger, (#train + o.batch_size - 1) // o.batch_size)
   local bar = progress.new(o.verbose, o.epochs, steps)
   local callbacks = run_callbacks.new(o.callbacks)

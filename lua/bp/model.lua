@@ -8,6 +8,7 @@ local metrics = require "bp.metrics"
 local module = require "bp.nn.module"
 local optim = require "bp.optim"
 local options = require "bp.options"
+local outputs = require "bp.outputs"
 local tree = require "bp.nn.tree"
 local warning = require "bp.warning"
 
@@ -18,20 +19,25 @@ local model = {}
 local compile_spec = options.define("compile", "Says how a model is trained.", {
   { "optimizer", "string|table", default = "rmsprop", help = "optim.adam{...}, or a name with its defaults" },
   { "loss", "string|table|function", required = true,
-    help = "a name, nn.loss.NAME{...}, or a function (prediction, target) -> number or one per sample" },
-  { "metrics", "table", named = true, help = "list of names, bp.metrics.NAME{...}, or functions (prediction, target) -> total, count" },
+    help = "a name, nn.loss.NAME{...}, or a function (prediction, target) -> number or one per sample; for several outputs also one for "
+      .. "each, in a list or by name" },
+  { "metrics", "table", named = true, help = "list of names, bp.metrics.NAME{...}, or functions (prediction, target) -> total, count; "
+    .. "for several outputs also a list for each, in a list or by name" },
+  { "loss_weights", "table", named = true, help = "factors on the losses of several outputs, in a list or by name; default 1" },
 })
 
 -- The activation at the very end of a model, where that can be seen: what decides whether a loss gets logits or probabilities.
 local function last_activation(self)
   local children = tree.children(self)
   if self.class_name == "sequential" and #children > 0 then return last_activation(self.layers[#self.layers]) end
+  local steps = rawget(self, "steps")
+  if steps and #self.output_names == 1 and #steps > 0 then return last_activation(steps[#steps].layer) end
   local own = rawget(self, "options")
   if own and type(own.activation) == "string" then return own.activation end
   if self.class_name == "softmax" or self.class_name == "sigmoid" then return self.class_name end
 end
 
--- A loss by name takes probabilities where the model ends in what makes them.
+-- A loss by name takes probabilities where the model (or an output of it) ends in what makes them.
 local function loss_for(self, what)
   local made = losses.get("compile", what)
   if made.options.reduction == "none" then
@@ -55,15 +61,24 @@ local function check_metric(loss, metric)
 end
 
 --- Says how the model is trained: optimizer, loss and metrics.
----@param given table { optimizer = "rmsprop", loss =, metrics = {} }
+---@param given table { optimizer = "rmsprop", loss =, metrics = {}, loss_weights = }
 ---@return table self
 function model.compile(self, given, ...)
   local o = compile_spec:read(given, ...)
-  local loss = loss_for(self, o.loss)
-  local list = {}
-  for i, what in ipairs(o.metrics or {}) do
-    list[i] = metrics.get("compile", what, loss)
-    check_metric(loss, list[i])
+  local names, list, loss = outputs.names(self), {}
+  if names then
+    loss = outputs.loss(names, o.loss, o.loss_weights, function(what, i)
+      local application = self.ends.outputs.nodes[i].application
+      return loss_for(application and application.layer or self, what)
+    end)
+    list = outputs.metrics(loss, o.metrics, check_metric)
+  else
+    if o.loss_weights then compile_spec:fail("loss_weights are for models with several outputs, made with nn.model; this one has one") end
+    loss = loss_for(self, o.loss)
+    for i, what in ipairs(o.metrics or {}) do
+      list[i] = metrics.get("compile", what, loss)
+      check_metric(loss, list[i])
+    end
   end
   rawset(self, "compiled", { optimizer = optim.get("compile", o.optimizer), loss = loss, metrics = list, loss_mean = metrics.mean("loss"),
     steps = {} })
@@ -111,8 +126,8 @@ model.cached = cached
 ---@param prediction table
 ---@param y table
 function model.gather(compiled, value, prediction, y)
-  compiled.loss_mean:add(value:detach(), prediction:shape(1))
-  for _, metric in ipairs(compiled.metrics) do metric:update(prediction:detach(), y) end
+  compiled.loss_mean:add(value:detach(), outputs.rows(prediction))
+  for _, metric in ipairs(compiled.metrics) do metric:update(outputs.detach(prediction), y) end
 end
 
 --- Starts loss and metrics anew.
@@ -157,7 +172,7 @@ end
 
 local evaluate_spec = options.define("evaluate", "Loss and metrics over data.", {
   { "data", "any", alias = "x", required = true, help = "a dataset, { x, y }, or the tensor x" },
-  { "y", "tensor", help = "targets, when data is the tensor x" },
+  { "y", "tensor|table", help = "targets, when data is x" },
   { "batch_size", "int", min = 1, default = 32, named = true, help = "samples at a time" },
   { "sample_weight", "tensor", named = true, help = "one weight per sample" },
   { "capture", "boolean", default = true, named = true, help = "replay a captured step; false gives the same bits" },
@@ -196,7 +211,7 @@ end
 function model.evaluate(self, given, ...)
   local o = evaluate_spec:read(given, ...)
   model.compiled(self, "evaluate")
-  return model.evaluate_dataset(self, feed.dataset("evaluate", o.data, o.y, o.sample_weight), o)
+  return model.evaluate_dataset(self, feed.dataset("evaluate", o.data, o.y, o.sample_weight, self), o)
 end
 
 -- ---- predict -------------------------------------------------------------------------------------------------------------------------
@@ -208,16 +223,16 @@ local predict_spec = options.define("predict", "The model's outputs for many inp
 })
 
 --- The model's outputs, in inference and without gradients, computed batch by batch.
----@param given any the tensor x, a dataset, or { data, batch_size = 32 }
----@return table outputs one tensor, samples along the first dimension
+---@param given any the tensor x, a dataset, or { data, batch_size = 32 }; for several inputs { { a, b } } or { data = { name = a, ... } }
+---@return table outputs one tensor, samples along the first dimension; a table of them for a model with several outputs
 function model.predict(self, given, ...)
-  local o = predict_spec:read(given, ...)
+  local o = predict_spec:read(feed.inputs(self, given), ...)
   local steps = rawget(self, "predict_steps")
   if not steps then
     steps = {}
     rawset(self, "predict_steps", steps)
   end
-  local dataset = feed.dataset("predict", o.data)
+  local dataset = feed.dataset("predict", o.data, nil, nil, self)
   local restore <close> = inference(self) -- luacheck: ignore 211
   local step = cached(steps, o.capture and "captured" or "eager", function()
     return model.step(function(x)
@@ -226,8 +241,7 @@ function model.predict(self, given, ...)
   end)
   local parts = {}
   for batch in dataset:batches{ o.batch_size } do parts[#parts + 1] = step(batch.x) end
-  if #parts == 1 then return parts[1] end
-  return core.no_grad(function() return core.ops.concat(parts, { axis = 1 }) end)
+  return core.no_grad(outputs.join, parts)
 end
 
 return model

@@ -179,7 +179,7 @@ local function accept(field, value)
   for _, kind in ipairs(field.kinds) do
     local got
     if kind == "choice" then got = choose(field, value) else got = kinds[kind][2](value) end
-    if got ~= nil and in_range(field, got) then return got end
+    if got ~= nil and (not numeric[kind] or in_range(field, got)) then return got end
   end
 end
 

@@ -13,6 +13,7 @@ local lambda = require "bp.nn.lambda"
 local module = require "bp.nn.module"
 local optim = require "bp.optim"
 local options = require "bp.options"
+local outputs = require "bp.outputs"
 local tree = require "bp.nn.tree"
 local weights = require "bp.nn.weights"
 
@@ -55,6 +56,9 @@ function describe(self, where, seen)
   if self.class_name == "sequential" and self.builtin then
     config.layers = json.array{}
     for i, one in ipairs(self.layers) do config.layers[i] = describe(one, ("%s, layer '%s'"):format(where, self.names[one]), seen) end
+  elseif rawget(self, "steps") and self.builtin then
+    config.graph = self:config(function(one) return describe(one, ("%s, layer '%s'"):format(where, self.names[one]), seen) end,
+      function(value) return plain(value, where .. ": an argument of a layer", seen) end)
   elseif self.builtin then
     config.options = {}
     for key, value in pairs(self.options) do config.options[key] = plain(value, ("%s: option '%s'"):format(where, key), seen) end
@@ -69,17 +73,30 @@ function describe(self, where, seen)
   return config
 end
 
+local function loss_config(loss)
+  if loss.kind == "custom" or loss.kind == "several" then return nil end
+  local given = {}
+  for key, value in pairs(loss.options) do
+    if not core.is_tensor(value) then given[key] = value end
+  end
+  return { name = loss.name, options = given }
+end
+
+local function metric_name(metric) return metric.name == "accuracy" and "accuracy" or metric.row.name end
+
 -- What compile was given, as far as names can say it.
 local function compile_config(self)
   local compiled = rawget(self, "compiled")
-  if not compiled or compiled.loss.kind == "custom" then return nil end
-  local loss_options = {}
-  for key, value in pairs(compiled.loss.options) do
-    if not core.is_tensor(value) then loss_options[key] = value end
-  end
+  if not compiled then return nil end
+  local loss = compiled.loss.kind == "several" and compiled.loss:config(loss_config) or loss_config(compiled.loss)
+  if not loss then return nil end
   local names = json.array{}
-  for i, metric in ipairs(compiled.metrics) do names[i] = metric.name == "accuracy" and "accuracy" or metric.row.name end
-  return { optimizer = compiled.optimizer:config(), loss = { name = compiled.loss.name, options = loss_options }, metrics = names }
+  if loss.outputs then
+    for i, list in ipairs(outputs.metric_names(compiled.metrics, #loss.outputs, metric_name)) do names[i] = json.array(list) end
+  else
+    for i, metric in ipairs(compiled.metrics) do names[i] = metric_name(metric) end
+  end
+  return { optimizer = compiled.optimizer:config(), loss = loss, metrics = names }
 end
 
 --- The architecture of a model as JSON text.
@@ -153,7 +170,10 @@ function rebuild(config, made)
   made.count = made.count + 1
   local place = made.count
   local self
-  if config.layers then
+  if config.graph then
+    self = require "bp.nn.functional".from_config(config.graph, config.name ~= "model" and config.name or nil,
+      function(one) return rebuild(one, made) end, function(value) return value_of(value, made) end, bad)
+  elseif config.layers then
     local layers = { name = config.name ~= "sequential" and config.name or nil }
     for i, one in ipairs(config.layers) do layers[i] = rebuild(one, made) end
     self = class(layers)
@@ -198,9 +218,17 @@ end
 
 local function compile(self, config)
   if not config then return end
+  local function loss_of(one) return require("bp.nn.loss").get("load", one.name, value_of(one.options)) end
+  local loss
+  if config.loss.outputs then
+    loss = {}
+    for i, one in ipairs(config.loss.outputs) do loss[i] = loss_of(one) end
+  else
+    loss = loss_of(config.loss)
+  end
   self:compile{
-    optimizer = optim.from_config(config.optimizer), metrics = value_of(config.metrics),
-    loss = require("bp.nn.loss").get("load", config.loss.name, value_of(config.loss.options)),
+    optimizer = optim.from_config(config.optimizer), metrics = value_of(config.metrics), loss = loss,
+    loss_weights = config.loss.weights and value_of(config.loss.weights) or nil,
   }
 end
 

@@ -60,7 +60,7 @@ describe("saving and loading", function()
     end
     for _, name in ipairs{ "dense", "conv2d", "max_pool2d", "avg_pool2d", "global_max_pool2d", "global_avg_pool2d", "flatten", "reshape",
       "dropout", "batch_norm", "activation", "leaky_relu", "elu", "gelu", "softmax", "rescaling", "lambda", "sequential",
-      "SpecBranches" } do
+      "SpecBranches", "model", "add", "multiply", "average", "maximum", "minimum", "subtract", "concat", "dot" } do
       assert(kinds[name], "no architecture had a " .. name)
     end
   end)

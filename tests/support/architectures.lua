@@ -80,6 +80,15 @@ local function without_doubles(list)
   return list
 end
 
+-- The layers as a branch of a graph, beside one that takes a shortcut.
+local function branched(list, draw, shape)
+  local x = nn.input{ shape = table.move(shape, 2, #shape, 1, {}) }
+  local deep = nn.sequential(list)(x)
+  local short = nn.dense(deep:shape(2))(nn.flatten()(x))
+  local merge = ({ "add", "multiply", "average", "maximum", "minimum", "subtract", "concat", "dot" })[draw(8)]
+  return nn.model{ inputs = x, outputs = nn.dense(2)(nn[merge]()(deep, short)) }
+end
+
 --- A model and inputs for it; the same ones for the same seed.
 function architectures.draw(seed)
   local draw = stream(seed)
@@ -104,7 +113,8 @@ function architectures.draw(seed)
     list[#list + 1], list[#list + 2], list[#list + 3] = nn.dense(3), shared, shared
   end
   list[#list + 1] = nn.dense(draw(4))
-  local model = nn.sequential(without_doubles(list))
+  list = without_doubles(list)
+  local model = draw(3) == 1 and branched(list, draw, shape) or nn.sequential(list)
   local x = bp.randn(shape)
   if draw(4) == 1 then x = bp.randint(0, 255, shape):to "u8" end
   model(x) -- in training: running statistics move

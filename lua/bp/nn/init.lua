@@ -1,7 +1,9 @@
 --- bp.nn: modules, layers, losses, initialisers.
 local activation = require "bp.nn.activation"
+local graph = require "bp.nn.graph"
 local check_self = require "bp.methods"
 local lambda = require "bp.nn.lambda"
+local merge = require "bp.nn.merge"
 local model = require "bp.model"
 local module = require "bp.nn.module"
 local pool2d = require "bp.nn.pool2d"
@@ -11,6 +13,8 @@ local weights = require "bp.nn.weights"
 local nn = {
   module = module.define,
   sequential = require "bp.nn.sequential",
+  input = graph.input,
+  model = require "bp.nn.functional",
   dense = require "bp.nn.dense",
   conv2d = require "bp.nn.conv2d",
   max_pool2d = pool2d.max_pool2d,
@@ -28,7 +32,9 @@ local nn = {
   loss = require "bp.nn.loss",
   parameter = weights.parameter,
 }
-for name, class in pairs(activation) do nn[name] = class end
+for _, family in ipairs{ activation, merge } do
+  for name, class in pairs(family) do nn[name] = class end
+end
 
 -- What every module can do beyond running forward lives in files of its own.
 local Module = module.Module

@@ -12,6 +12,7 @@
 --- become parameters; plain lists are searched too. Layers build their parameters at the first call, when the shape of their input is
 --- known.
 local core = require "bp.core"
+local graph = require "bp.nn.graph"
 local options = require "bp.options"
 local tree = require "bp.nn.tree"
 
@@ -173,13 +174,15 @@ function module.observe(fn, body)
   body()
 end
 
---- Runs forward; net(x) is short for it. The first call of a layer builds its parameters for the shape it sees.
+--- Runs forward; net(x) is short for it. The first call of a layer builds its parameters for the shape it sees. Called on nodes (nn.input),
+--- it gives nodes: see bp.nn.graph.
 ---@param ... any what forward takes
 ---@return any ... what forward returns
 function Module:call(...)
   if self.forward == nil then
     core.error(("%s: it has no forward; write function %s:forward(x) ... end"):format(self.class_name, self.class_name))
   end
+  if graph.symbolic((...)) or graph.symbolic((select(2, ...))) then return graph.call(self, ...) end
   -- while a module runs, core knows its path ("Net/hidden"), so that errors can name it
   local _ <close> = core.where_push(self:own_name())
   if not rawget(self, "built_for") then first_call(self, (...)) end

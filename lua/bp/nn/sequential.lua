@@ -7,6 +7,7 @@
 --- in several places: it has one set of parameters.
 local core = require "bp.core"
 local module = require "bp.nn.module"
+local names = require "bp.nn.names"
 local options = require "bp.options"
 local tree = require "bp.nn.tree"
 
@@ -17,23 +18,6 @@ local spec = options.define("sequential", "Layers one after another; positional 
 
 local Sequential = module.define("sequential")
 Sequential.builtin = true
-
--- "dense_1", "dense_2": a kind and the how manieth of it, unless the layer brought a name.
-local function name_layers(self, layers)
-  local counts, names, taken = {}, {}, {}
-  for i, one in ipairs(layers) do
-    local given = rawget(one, "options") and one.options.name
-    local name = names[one] or given
-    if not name then
-      counts[one.class_name] = (counts[one.class_name] or 0) + 1
-      name = one.class_name .. "_" .. counts[one.class_name]
-    end
-    if taken[name] and taken[name] ~= one then spec:fail("layers %d and %d are both called '%s'", taken[taken[name]], i, name) end
-    taken[name], taken[one], names[one] = one, taken[one] or i, name
-    if not rawget(one, "given_name") then rawset(one, "given_name", name) end
-  end
-  rawset(self, "names", names)
-end
 
 function Sequential.init(self, given, ...)
   if given == nil then given = {} end
@@ -54,7 +38,7 @@ function Sequential.init(self, given, ...)
   local o = spec:read(named, ...)
   rawset(self, "options", o)
   if o.name then rawset(self, "given_name", o.name) end
-  name_layers(self, layers)
+  rawset(self, "names", names.assign(spec, layers))
   self.layers = layers
   if o.input then self:build_for(o.input) end
 end
@@ -76,7 +60,7 @@ function Sequential:add(one)
   if not tree.is_module(one) then core.error("sequential: add takes a layer, not " .. options.describe(one)) end
   local layers = self.layers
   layers[#layers + 1] = one
-  name_layers(self, layers)
+  rawset(self, "names", names.assign(spec, layers))
   module.touch()
   return self
 end
@@ -85,18 +69,7 @@ end
 ---@param which integer|string from 1, negative from the end, or "dense_1"
 ---@return table layer
 function Sequential:layer(which)
-  local layers = self.layers
-  if math.tointeger(which) then
-    local one = layers[which < 0 and #layers + 1 + which or which]
-    if one then return one end
-    core.error(("sequential: there is no layer %d; there are %d"):format(which, #layers))
-  end
-  local names = {}
-  for i, one in ipairs(layers) do
-    names[i] = self.names[one]
-    if names[i] == which then return one end
-  end
-  core.error(("sequential: there is no layer '%s'%s"):format(tostring(which), options.hint(which, names)))
+  return names.find("sequential", self.layers, self.names, which)
 end
 
 return Sequential

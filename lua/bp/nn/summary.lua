@@ -31,8 +31,19 @@ local function text_of(shape)
   return "[" .. table.concat(parts, "][") .. "]"
 end
 
+-- The shapes of a tensor, or of the tensors in a table.
+local function output_text(output)
+  if core.is_tensor(output) then return text_of(output:shape()) end
+  if not options.is_plain(output) then return nil end
+  local keys, parts = {}, {}
+  for key in pairs(output) do keys[#keys + 1] = key end
+  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  for i, key in ipairs(keys) do parts[i] = output_text(output[key]) or "-" end
+  return table.concat(parts, ", ")
+end
+
 -- Output shape of every module, by running zeros of that shape through the model.
-local function output_shapes(self, shape)
+local function output_shapes(self, inputs)
   local shapes = {}
   local training = self.training
   self:eval()
@@ -40,8 +51,8 @@ local function output_shapes(self, shape)
   core.pause(core.no_grad, function()
     core.scope(function()
       module.observe(function(one, _, output)
-        if core.is_tensor(output) and not shapes[one] then shapes[one] = text_of(output:shape()) end
-      end, function() self(core.ops.full{ shape = shape, value = 0 }) end)
+        if not shapes[one] then shapes[one] = output_text(output) end
+      end, function() self(table.unpack(inputs())) end)
     end)
   end)
   return shapes
@@ -54,9 +65,13 @@ local function table_text(rows)
   end
   local lines = {}
   for i, row in ipairs(rows) do
-    lines[#lines + 1] = ("%-" .. widths[1] .. "s  %-" .. widths[2] .. "s  %-" .. widths[3] .. "s  %" .. widths[4] .. "s")
-      :format(table.unpack(row))
-    if i == 1 then lines[#lines + 1] = ("-"):rep(widths[1] + widths[2] + widths[3] + widths[4] + 6) end
+    local cells, total = {}, -2
+    for c, cell in ipairs(row) do
+      cells[c] = ("%" .. (c == 4 and "" or "-") .. widths[c] .. "s"):format(cell)
+      total = total + widths[c] + 2
+    end
+    lines[#lines + 1] = (table.concat(cells, "  "):gsub("%s+$", ""))
+    if i == 1 then lines[#lines + 1] = ("-"):rep(total) end
   end
   return lines
 end
@@ -66,25 +81,33 @@ end
 ---@param shape table|nil shape of one input without the batch ({28, 28, 1}); not needed once the model was called
 ---@return string text
 local function summary(self, shape)
-  local full
-  if shape ~= nil then
+  local inputs
+  if rawget(self, "ends") then
+    inputs = function() return self:example() end
+  elseif shape ~= nil then
     if not options.is_plain(shape) then
       core.error("summary: the shape is " .. options.describe(shape) .. "; expected a list: model:summary{28, 28, 1}")
     end
-    full = { 1, table.unpack(shape) }
+    inputs = function() return { core.ops.full{ shape = { 1, table.unpack(shape) }, value = 0 } } end
   elseif rawget(self, "built_for") then
-    full = { 1, table.unpack(rawget(self, "built_for"), 2) }
+    inputs = function() return { core.ops.full{ shape = { 1, table.unpack(rawget(self, "built_for"), 2) }, value = 0 } } end
   else
     core.error(self.class_name .. ": summary needs the shape of one input before the first call: model:summary{28, 28, 1}")
   end
-  local shapes = output_shapes(self, full)
+  local shapes = output_shapes(self, inputs)
   local own, total, trained, fixed = counts(self)
   local rows = { { "layer", "kind", "output", "parameters" } }
+  if rawget(self, "ends") then
+    rows[1][5] = "of"
+    for i, node in ipairs(self.ends.inputs.nodes) do
+      rows[#rows + 1] = { self.input_names[i], "input", text_of(node.probes[1]), "0", "" }
+    end
+  end
   for _, entry in ipairs(tree.modules(self)) do
     local is_container = next(tree.children(entry.module)) ~= nil
     if not is_container or own[entry.module] then
       rows[#rows + 1] = { entry.path == "" and "(model)" or entry.path, entry.module.class_name, shapes[entry.module] or "-",
-        with_commas(own[entry.module] or 0) }
+        with_commas(own[entry.module] or 0), rawget(self, "ends") and self:sources(entry.module) or nil }
     end
   end
   local lines = table_text(rows)
