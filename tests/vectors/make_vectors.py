@@ -32,13 +32,14 @@ import pathlib  # noqa: E402
 import keras  # noqa: E402
 import torch  # noqa: E402
 
-from makers import activations, initializers, keras_hello, layers, losses, optimizers, schedules  # noqa: E402
+from makers import activations, initializers, keras_hello, layers, losses, norms, optimizers, schedules  # noqa: E402
 from makers.vectorfile import VectorFile  # noqa: E402
 
 FAMILIES = {
     "layers": layers,
     "activations": activations,
     "losses": losses,
+    "norms": norms,
     "optimizers": optimizers,
     "initializers": initializers,
     "schedules": schedules,
