@@ -31,6 +31,7 @@ typedef struct command {
     bool interactive, version, execute; /* -i, -v, -e */
     bool ignore_environment;            /* -E */
     bool forced;                        /* "--" came before the script */
+    bool resume;                        /* --resume */
     const struct subcommand *subcommand;
 } command;
 
@@ -54,6 +55,10 @@ static const char *parse(command *c)
                 c->forced = true;
                 c->script = i + 1;
                 return NULL;
+            }
+            if (strcmp(word, "--resume") == 0) {
+                c->resume = true;
+                continue;
             }
             c->subcommand = find_subcommand(word + 2);
             c->script = i;
@@ -81,7 +86,7 @@ static void complain_usage(const char *word)
     fprintf(stderr,
             (word[1] == 'e' || word[1] == 'l') && word[2] == '\0' ? "bplua: '%s' needs argument\n" : "bplua: unrecognized option '%s'\n",
             word);
-    fputs("usage: bplua [-e code] [-l module] [-i] [-v] [-W] [-E] [--] [script [arguments]]\n"
+    fputs("usage: bplua [--resume] [-e code] [-l module] [-i] [-v] [-W] [-E] [--] [script [arguments]]\n"
           "       bplua help, for all of it\n",
           stderr);
 }
@@ -244,6 +249,7 @@ static int run_command(lua_State *L)
     }
     luaL_openlibs(L);
     bplua_text_only(L);
+    run_open_training(L, c->resume);
     find_lua_files(L);
     set_arg(L, c);
 

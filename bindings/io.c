@@ -4,6 +4,7 @@
 #include "../core/base/files.h"
 #include "../core/base/memory.h"
 #include "../core/bp_io.h"
+#include "../core/io/gzip.h"
 
 #include <string.h>
 
@@ -340,6 +341,22 @@ static int write_file(lua_State *L)
 
 static int remove_file(lua_State *L) { return done(L, bp_file_remove(lbp_context(L), check_path(L, 1, "remove_file"))); }
 
+/* rename_file(from, to): true; what was called `to` is replaced in one step. Both names lie in one file system. */
+static int rename_file(lua_State *L)
+{
+    return done(L, bp_file_rename(lbp_context(L), check_path(L, 1, "rename_file"), check_path(L, 2, "rename_file")));
+}
+
+/* crc32(text): a whole number. */
+static int crc32_of(lua_State *L)
+{
+    size_t n;
+    if (lua_type(L, 1) != LUA_TSTRING) lbp_typeerror(L, 1, "crc32", "a string");
+    const char *text = lua_tolstring(L, 1, &n);
+    lua_pushinteger(L, (lua_Integer)bp_crc32(0, text, n));
+    return 1;
+}
+
 /* make_folder(path): true; makes those above it too. */
 static int make_folder(lua_State *L) { return done(L, bp_folder_make(lbp_context(L), check_path(L, 1, "make_folder"))); }
 
@@ -386,6 +403,8 @@ void lbp_open_io(lua_State *L, lbp_state *s)
         { "read_file", read_file },
         { "write_file", write_file },
         { "remove_file", remove_file },
+        { "rename_file", rename_file },
+        { "crc32", crc32_of },
         { "make_folder", make_folder },
         { "list_folder", list_folder },
         { NULL, NULL },

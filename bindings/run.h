@@ -16,6 +16,11 @@ void run_complain(const char *message);
 /* NULL: no name. */
 void run_set_name(const char *name);
 
+/* Lets `require "bp.cli.training"` find what a training needs to end well: while it holds the flag, SIGINT and SIGTERM only set it, and
+ * a second one ends the process at once. Outside of that Ctrl-C raises an error, and SIGTERM does what it did. Its field `resume` says
+ * whether trainings shall go on from their checkpoints. */
+void run_open_training(lua_State *L, bool resume);
+
 /* Whether a Ctrl-C ended the last run_call. */
 bool run_was_interrupted(void);
 

@@ -218,3 +218,15 @@ bp_status bp_file_remove(bp_ctx *ctx, const char *path)
     if ((ctx->files->unlink ? ctx->files->unlink(ctx->files->ud, path) : refused()) == 0) return BP_OK;
     return bp_fail(ctx, BP_EIO, "%s: cannot be removed: %s", path, strerror(errno));
 }
+
+bp_status bp_file_rename(bp_ctx *ctx, const char *from, const char *to)
+{
+    const bp_files *f = ctx->files;
+    if ((f->rename ? f->rename(f->ud, from, to) : refused()) != 0)
+        return bp_fail(ctx, BP_EIO, "%s: cannot be renamed to %s: %s", from, to, strerror(errno));
+    int result;
+    do result = f->sync_folder(f->ud, to);
+    while (result != 0 && errno == EINTR);
+    if (result == 0) return BP_OK;
+    return bp_fail(ctx, BP_EIO, "%s: is renamed to %s, but the folder could not be synced: %s", from, to, strerror(errno));
+}

@@ -58,5 +58,7 @@ void bp_listing_free(bp_listing *listing);
 bp_status bp_folder_make(bp_ctx *ctx, const char *path);
 /* Removes a file. */
 bp_status bp_file_remove(bp_ctx *ctx, const char *path);
+/* Gives a file another name, in the same or another folder of the file system, and replaces what had that name. */
+bp_status bp_file_rename(bp_ctx *ctx, const char *from, const char *to);
 
 #endif

@@ -12,6 +12,7 @@
 --- point. Bytes stay bytes.
 local core = require "bp.core"
 local options = require "bp.options"
+local streams = require "bp.streams"
 
 local ops = core.ops
 local augment = {}
@@ -207,7 +208,7 @@ function augment.compose(given, ...)
       compose_spec:fail("stage %d is %s; expected augment.rotate{...} and the like, or a function of the batch", i, options.describe(stage))
     end
   end
-  local state = o.seed and core.pause(core.tensor, { o.seed, 0 }, { dtype = "i64" }) or core.stream("augment")
+  local state = o.seed and streams.own(o.seed) or core.stream("augment")
   return setmetatable({ stages = stages, options = o, state = state, random = true }, Compose)
 end
 

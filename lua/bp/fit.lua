@@ -3,11 +3,13 @@ local columns = require "bp.data.columns"
 local core = require "bp.core"
 local feed = require "bp.feed"
 local history = require "bp.history"
+local interrupt = require "bp.interrupt"
 local logs = require "bp.logs"
 local losses = require "bp.nn.loss"
 local model = require "bp.model"
 local options = require "bp.options"
 local progress = require "bp.progress"
+local resume = require "bp.resume"
 local run_callbacks = require "bp.callbacks.list"
 local warning = require "bp.warning"
 
@@ -28,6 +30,9 @@ local fit_spec = options.define("fit", "Trains a compiled model.", {
     help = "function (x, y) -> x, y, called with every training batch, for augmentation; without y, the targets stay" },
   { "callbacks", "table", named = true, help = "list of callbacks" },
   { "steps_per_epoch", "int", min = 1, named = true, help = "stop an epoch after so many steps" },
+  { "resume", "boolean|string", named = true,
+    help = "go on from the newest sound checkpoint that callbacks.checkpoint wrote, with the same bits as if the training had never ended; "
+      .. "a string is another folder or file; default what bplua --resume says" },
   { "verbose", "choice|int", choices = { "auto" }, min = 0, max = 2, default = "auto", named = true,
     help = '0 silent, 1 a bar, 2 a line per epoch; "auto": a bar on stderr when that is a terminal, lines on stdout otherwise' },
   { "capture", "boolean", default = true, named = true, help = "replay a captured step; false gives the same bits" },
@@ -90,36 +95,58 @@ end
 
 -- What callbacks see and stop.
 local function new_run(self, compiled, o)
-  local run = { model = self, optimizer = compiled.optimizer, options = o, history = history.new(), steps = {} }
+  local run = { model = self, optimizer = compiled.optimizer, options = o, history = history.new(), steps = {}, total = 0, batch = 0,
+    done = o.initial_epoch, pending = interrupt.poll(), callbacks = run_callbacks.new(o.callbacks) }
   function run.stop(_, reason) run.stopped = reason or "stopped by a callback" end
   return run
 end
 
-local function one_epoch(self, run, train, callbacks, bar)
-  local o, compiled, count = run.options, model.compiled(self, "fit"), 0
+-- The batches of an epoch: all, or those that are left when a checkpoint was taken up within it.
+local function batches_of(run, train, compiled)
+  local o, partial = run.options, run.partial
+  run.partial = nil
+  if not partial then model.reset(compiled) end
+  run.batch, run.result = partial and partial.batch or 0, partial and partial.result
+  run.batches = train:batches{ o.batch_size, shuffle = o.shuffle, resume = partial and partial.batches }
+end
+
+-- The numbers of an epoch, or nil when it was interrupted.
+local function one_epoch(self, run, train, bar)
+  local o, compiled, callbacks = run.options, model.compiled(self, "fit"), run.callbacks
   local captured = o.capture and "fit" or "fit eager"
   local steps = o.class_weight and run.steps or compiled.steps -- weights of its own: a step of its own
+  local function read() return model.results(compiled) end
   self:train()
-  model.reset(compiled)
-  for batch in train:batches{ o.batch_size, shuffle = o.shuffle } do
-    count = count + 1
-    callbacks:batch("begin", count, run)
+  batches_of(run, train, compiled)
+  local last = o.steps_per_epoch or math.maxinteger
+  while run.batch < last and not run.stopped do
+    local batch = run.batches()
+    if not batch then break end
+    run.batch = run.batch + 1
+    callbacks:batch("begin", run.batch, run)
     if o.transform then transform(o, batch) end
-    if count == 1 then bind(self, compiled, batch) end
+    if #compiled.optimizer.groups == 0 or run.batch == 1 then bind(self, compiled, batch) end
     local step = model.cached(steps, captured, function()
       return model.step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture)
     end)
     step(model.arguments(batch))
-    bar:step(count, function() return model.results(compiled) end)
-    callbacks:batch("end", count, run, function() return model.results(compiled) end)
-    if run.stopped or count == o.steps_per_epoch then break end
+    run.total = run.total + 1
+    bar:step(run.batch, read)
+    callbacks:batch("end", run.batch, run, read)
+    callbacks:after("batch", run, read)
+    if run.pending() then return nil end
   end
-  return model.results(compiled)
+  return read()
 end
 
+-- Adds what validation gives to the numbers of an epoch; false when it was interrupted.
 local function validate(self, run, validation, result)
-  local values = model.evaluate_dataset(self, validation, { batch_size = run.options.batch_size, capture = run.options.capture })
+  run.result = result -- of training, should validation be interrupted: evaluation overwrites the sums
+  local values = model.evaluate_dataset(self, validation,
+    { batch_size = run.options.batch_size, capture = run.options.capture, stop = run.pending })
+  if not values then return false end
   for _, key in ipairs(logs.keys(values)) do logs.set(result, "val_" .. key, values[key]) end
+  return true
 end
 
 local function check_finite(run, epoch, result)
@@ -129,34 +156,63 @@ local function check_finite(run, epoch, result)
   run:stop("the loss is no number")
 end
 
+-- An interruption: the batch at hand is done; what can be saved is saved, and the process ends as its user wanted.
+local function interrupted(self, run, bar)
+  local signal = run.pending()
+  local path = run.callbacks:save(run)
+  bar:say(("%s in epoch %d after batch %d: %s"):format(interrupt.name(signal), run.epoch, run.batch,
+    path and ("saved %s; bplua --resume, or resume = true, goes on from there"):format(path)
+    or "nothing is saved, as fit has no callbacks.checkpoint"))
+  self:eval()
+  interrupt.leave(signal)
+end
+
+-- An epoch from its beginning, or from the checkpoint within it; false when it was interrupted.
+local function whole_epoch(self, run, train, validation, bar)
+  local epoch, o = run.epoch, run.options
+  if not run.partial then run.callbacks:epoch("begin", epoch, run) end
+  bar:begin_epoch(epoch)
+  local result = run.partial and run.partial.result
+  if result then batches_of(run, train, model.compiled(self, "fit")) else result = one_epoch(self, run, train, bar) end
+  if not result then return false end
+  if validation and epoch % o.validation_freq == 0 and not validate(self, run, validation, result) then return false end
+  run.batches, run.result = nil, nil
+  run.history:add(epoch, result)
+  check_finite(run, epoch, result)
+  run.callbacks:epoch("end", epoch, run, result)
+  run.callbacks:after("epoch", run, result)
+  bar:end_epoch(epoch, result, run.notes)
+  run.notes = nil
+  return not run.pending() or run.stopped or epoch >= o.epochs
+end
+
 --- Trains the model, which has to be compiled.
 ---@param self table
----@param given table { data, y, batch_size = 32, epochs = 1, validation =, validation_split = 0, shuffle = true, callbacks = {}, ... }
+---@param given table { data, y, batch_size = 32, epochs = 1, validation =, validation_split = 0, shuffle = true, callbacks = {},
+--- resume = false, ... }
 ---@return table history what was logged in every epoch: history:plot(), :svg(path), :csv(path), history.val_loss
 local function fit(self, given, ...)
   local o = fit_spec:read(given, ...)
   local compiled = model.compiled(self, "fit")
   local run = new_run(self, compiled, o)
+  local saved = resume.find(run, run.callbacks)
   local train, validation = datasets(self, o)
-  local steps = math.min(o.steps_per_epoch or math.maxinteger, (#train + o.batch_size - 1) // o.batch_size)
-  local bar = progress.new(o.verbose, o.epochs, steps)
-  local callbacks = run_callbacks.new(o.callbacks)
+  run.samples = { train = #train, validation = validation and #validation or 0 }
+  run.resuming = saved ~= nil
+  local bar = progress.new(o.verbose, o.epochs, math.min(o.steps_per_epoch or math.maxinteger, (#train + o.batch_size - 1) // o.batch_size))
 
-  callbacks:train("begin", run)
-  for epoch = o.initial_epoch + 1, o.epochs do
+  local held <close> = interrupt.hold() -- luacheck: ignore 211
+  run.callbacks:train("begin", run)
+  if saved then resume.restore(run, saved) end
+  for epoch = run.done + 1, run.stopped and 0 or o.epochs do
     run.epoch = epoch
-    callbacks:epoch("begin", epoch, run)
-    bar:begin_epoch(epoch)
-    local result = one_epoch(self, run, train, callbacks, bar)
-    if validation and epoch % o.validation_freq == 0 then validate(self, run, validation, result) end
-    run.history:add(epoch, result)
-    check_finite(run, epoch, result)
-    callbacks:epoch("end", epoch, run, result)
-    bar:end_epoch(epoch, result, run.notes)
-    run.notes = nil
+    if not whole_epoch(self, run, train, validation, bar) then
+      interrupted(self, run, bar)
+      return run.history
+    end
     if run.stopped then break end
   end
-  callbacks:train("end", run)
+  run.callbacks:train("end", run)
   bar:finish(run)
   self:eval()
   return run.history

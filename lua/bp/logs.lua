@@ -21,6 +21,11 @@ function logs.new()
   return self
 end
 
+--- Whether a value is such a set.
+---@param value any
+---@return boolean
+function logs.is_logs(value) return getmetatable(value) == Logs end
+
 --- Adds a number, or replaces it in its place.
 ---@param self table
 ---@param key string

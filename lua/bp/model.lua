@@ -187,8 +187,8 @@ model.arguments = arguments
 --- Gathers loss and metrics over a dataset, the model in inference.
 ---@param self table
 ---@param dataset table
----@param o table { batch_size, capture }
----@return table logs
+---@param o table { batch_size, capture, stop = }: stop() is asked after every batch whether to give up
+---@return table|nil logs nil when stopped
 function model.evaluate_dataset(self, dataset, o)
   local compiled = model.compiled(self, "evaluate")
   local restore <close> = inference(self) -- luacheck: ignore 211
@@ -201,7 +201,10 @@ function model.evaluate_dataset(self, dataset, o)
     end, o.capture)
   end)
   model.reset(compiled)
-  for batch in dataset:batches{ o.batch_size } do step(arguments(batch)) end
+  for batch in dataset:batches{ o.batch_size } do
+    step(arguments(batch))
+    if o.stop and o.stop() then return nil end
+  end
   return model.results(compiled)
 end
 

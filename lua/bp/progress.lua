@@ -86,15 +86,18 @@ function Bar:end_epoch(epoch, values, notes)
   if self.style == "bar" then self:line(text, true) else print(text) end
 end
 
+--- A line of its own.
+---@param text string
+function Bar:say(text)
+  if not self.style then return end
+  if self.style == "bar" then self:line(text, true) else print(text) end
+end
+
 --- Says why a training ended early.
 ---@param run table
 function Bar:finish(run)
-  if not self.style then return end
-  local function say(text)
-    if self.style == "bar" then self:line(text, true) else print(text) end
-  end
-  if run.stopped then say(("stopped after epoch %d: %s"):format(run.epoch, run.stopped)) end
-  if run.restored then say(run.restored) end
+  if run.stopped then self:say(("stopped after epoch %d: %s"):format(run.epoch, run.stopped)) end
+  if run.restored then self:say(run.restored) end
 end
 
 return progress

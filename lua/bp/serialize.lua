@@ -21,6 +21,7 @@ local serialize = {}
 
 local FORMAT = 1
 local KEY = "bplua.model"
+serialize.KEY = KEY
 
 -- ---- model to table ------------------------------------------------------------------------------------------------------------------
 

@@ -148,10 +148,10 @@ describe("files", function()
     local x = bp.randn(3, 2)
     assert.is_true(check.equal(model:predict(x), loaded:predict(x)))
     local tensors, metadata = assert(bp.load_tensors(folder .. "/run/ckpt/epoch-00005.safetensors"))
-    for name, tensor in pairs(opt:state()) do assert.is_true(check.equal(tensor, tensors["optimizer." .. name]), name) end
+    for name, tensor in pairs(opt:state()) do assert.is_true(check.equal(tensor, tensors["@optimizer." .. name]), name) end
     local training = bp.json.decode(metadata["bplua.training"])
     assert.equal(5, training.epoch)
-    assert.equal(5, #training.history)
+    assert.equal(5, #training.state.history)
   end)
 
   it("checkpoint fails loudly where it cannot write", function()

@@ -1,85 +1,131 @@
---- callbacks.checkpoint: saves the model and the state of its optimizer after epochs, and keeps the last few files.
+--- callbacks.checkpoint: saves the whole state of a training, so that fit can go on from it with the same bits (see bp.checkpoint).
 ---
---- The files are folder/epoch-00012.safetensors: each is a model that bp.load reads, with the optimizer's tensors under "optimizer." and
---- the history in the metadata. A file is written whole or not at all.
+---     model:fit{ train, epochs = 50, resume = true, callbacks = { callbacks.checkpoint{ "run/ckpt", every = "500 batches" } } }
+---
+--- The files are folder/epoch-00012.safetensors, after that epoch, and folder/epoch-00012-batch-000500.safetensors, within it. Each is also
+--- a model that bp.load reads. A file is written whole or not at all; when that fails, what was there before is intact.
+local checkpoint = require "bp.checkpoint"
 local core = require "bp.core"
-local json = require "bp.json"
-local logs = require "bp.logs"
 local monitor = require "bp.callbacks.monitor"
 local options = require "bp.options"
-local serialize = require "bp.serialize"
+local resume = require "bp.resume"
+local warning = require "bp.warning"
 
-local spec = options.define("checkpoint", "Saves model and optimizer after epochs.", {
+local spec = options.define("checkpoint", "Saves the whole state of a training.", {
   { "path", "string", required = true, help = "folder for the files; it is made when missing" },
-  { "every", "int", min = 1, default = 1, named = true, help = "epochs between two files" },
+  { "every", "int|string", min = 1, default = 1, named = true,
+    help = 'epochs between two files, or "500 batches", "90 seconds", "10 minutes", "1 hour"; there is one at the end in any case' },
   { "keep", "int", min = 1, default = 2, named = true, help = "how many of the newest files stay" },
   { "best", "string", named = true, help = "name of a number in the logs: also keeps best.safetensors, from the epoch where it was best" },
+  { "mode", "choice", choices = { "auto", "min", "max" }, default = "auto", named = true,
+    help = 'which values of `best` are better; "auto": higher for accuracies and r2' },
+  { "on_error", "choice", choices = { "stop", "warn" }, default = "stop", named = true,
+    help = 'when a file cannot be written: "stop" raises an error, "warn" trains on and tries again the next time' },
 })
 
-local Checkpoint = { __name = "checkpoint" }
+local Checkpoint = { __name = "checkpoint", kept = { "best" } }
 Checkpoint.__index = Checkpoint
 
--- Fails for good when the disk does: going on would promise files that are not there.
-local function need(ok, message)
-  if not ok then core.error("checkpoint: " .. tostring(message)) end
-  return ok
-end
+local SECONDS = { second = 1, minute = 60, hour = 3600 }
 
-function Checkpoint:on_train_begin()
-  need(core.make_folder(self.options.path))
-  self.best = nil
-end
-
-local function rows_of(history)
-  local rows = json.array{}
-  for i, row in ipairs(history.rows) do
-    local plain = { epoch = history.epochs[i] }
-    for _, key in ipairs(logs.keys(row)) do
-      local value = row[key]
-      if value == value and math.abs(value) < math.huge then plain[key] = value end
-    end
-    rows[i] = plain
+-- "500 batches" to 500, "batches"; 3 to 3, "epochs".
+local function read_every(every)
+  if math.type(every) == "integer" then return every, "epochs" end
+  local count, unit = every:match "^%s*(%d+%.?%d*)%s*(%a+)%s*$"
+  count, unit = tonumber(count), unit and unit:gsub("e?s$", "")
+  if unit == "minut" then unit = "minute" end
+  if count and count > 0 then
+    if unit == "batch" or unit == "step" then return math.max(1, math.tointeger(count) or 1), "batches" end
+    if unit == "epoch" then return math.max(1, math.tointeger(count) or 1), "epochs" end
+    if SECONDS[unit] then return count * SECONDS[unit], "seconds" end
   end
-  return rows
+  spec:fail("option 'every' is %q; expected a number of epochs, \"500 batches\", \"90 seconds\", \"10 minutes\" or \"1 hour\"", every)
 end
 
-local function save(path, epoch, run)
-  local tensors = {}
-  for name, tensor in pairs(run.optimizer:state()) do tensors["optimizer." .. name] = tensor end
-  need(serialize.save(run.model, path, { tensors = tensors, metadata = {
-    ["bplua.training"] = json.encode{ epoch = epoch, optimizer = run.optimizer:config(), history = rows_of(run.history) },
-  } }))
+-- What cannot be written is said at once, and clearly.
+local function check(self, ok, message)
+  if ok then return true end
+  if self.options.on_error == "stop" then core.error("checkpoint: " .. tostring(message)) end
+  warning.give("checkpoint: %s; the training goes on without", tostring(message))
+  return false
 end
 
--- Removes all but the newest files of ours.
-local function prune(folder, keep)
-  local names = {}
-  for _, name in ipairs(need(core.list_folder(folder))) do
-    if name:find("^epoch%-%d+%.safetensors$") then names[#names + 1] = name end
-  end
-  table.sort(names)
-  for i = 1, #names - keep do need(core.remove_file(folder .. "/" .. names[i])) end
+-- Checkpoints of an earlier training that this one does not go on from are moved aside, one generation of them.
+local function set_aside(self, run)
+  local folder = self.options.path
+  local list = checkpoint.files(folder) or {}
+  if #list == 0 then return end
+  local aside = folder .. "/previous"
+  core.make_folder(aside)
+  for _, old in ipairs(checkpoint.files(aside) or {}) do core.remove_file(old.path) end
+  for _, file in ipairs(list) do check(self, core.rename_file(file.path, aside .. "/" .. file.name)) end
+  warning.give("checkpoint: %s held checkpoints of an earlier training up to epoch %d, which are now in %s; resume = true would go on from "
+    .. "them", folder, list[#list].epoch, aside)
+  return run
 end
 
-function Checkpoint:on_epoch_end(epoch, values, run)
+--- Makes sure that the folder can be written before the training begins.
+---@private
+function Checkpoint:on_train_begin(run)
+  local folder = self.options.path
+  self.best, self.saved_at, self.last = nil, core.clock(), nil
+  local ok, message = core.make_folder(folder)
+  if ok then ok, message = core.write_file(folder .. "/.writable", "") end
+  if not check(self, ok, message) then return end
+  core.remove_file(folder .. "/.writable")
+  checkpoint.sweep(folder)
+  if not run.resuming then set_aside(self, run) end
+end
+
+--- Saves now.
+---@param run table
+---@return string|nil path nil when that failed and on_error is "warn"
+function Checkpoint:save(run)
   local o = self.options
-  if o.best then
-    local value = monitor.value("checkpoint", values, o.best)
-    local sign = monitor.sign(o.best, "auto")
-    if value == value and (self.best == nil or sign * (value - self.best) > 0) then
-      self.best = value
-      save(o.path .. "/best.safetensors", epoch, run)
-    end
-  end
-  if epoch % o.every == 0 then
-    save(("%s/epoch-%05d.safetensors"):format(o.path, epoch), epoch, run)
-    prune(o.path, o.keep)
+  local path = o.path .. "/" .. checkpoint.name(run.epoch, run.batches and run.batch or nil)
+  if not check(self, resume.save(run, path)) then return nil end
+  checkpoint.prune(o.path, o.keep)
+  self.saved_at, self.last = core.clock(), run.total
+  return path
+end
+
+local function finite(value) return value == value and math.abs(value) < math.huge end
+
+--- Within an epoch, once everybody has seen the batch.
+---@private
+function Checkpoint:after_batch(run, read)
+  if self.unit == "epochs" then return end
+  local due
+  if self.unit == "batches" then due = run.total % self.count == 0 else due = core.clock() - self.saved_at >= self.count end
+  if due and finite(read().loss) then self:save(run) end
+end
+
+local function is_best(self, run, values)
+  local o = self.options
+  if not o.best or monitor.skipped(run, values, o.best) then return false end
+  local value = monitor.value("checkpoint", values, o.best)
+  local better = value == value and (self.best == nil or monitor.sign(o.best, o.mode) * (value - self.best) > 0)
+  if better then self.best = value end
+  return better
+end
+
+--- After an epoch, once everybody has seen it. Weights that went wrong never take the place of good ones.
+---@private
+function Checkpoint:after_epoch(run, values)
+  if not finite(values.loss) then return end
+  if is_best(self, run, values) then check(self, resume.save(run, self.options.path .. "/best.safetensors")) end
+  local last = run.stopped or run.epoch >= run.options.epochs
+  if last or self.unit == "epochs" and run.epoch % self.count == 0
+    or self.unit == "seconds" and core.clock() - self.saved_at >= self.count then
+    self:save(run)
   end
 end
 
---- Saves model and optimizer after epochs.
----@param given string|table the folder, or { path, every = 1, keep = 2, best = "val_loss" }
+--- Saves the whole state of a training, from which fit{ resume = true } goes on.
+---@param given string|table the folder, or { path, every = 1, keep = 2, best = "val_loss", on_error = "stop" }
 ---@return table callback
 return function(given, ...)
-  return setmetatable({ options = spec:read(given, ...) }, Checkpoint)
+  local o = spec:read(given, ...)
+  local count, unit = read_every(o.every)
+  return setmetatable({ options = o, count = count, unit = unit }, Checkpoint)
 end

@@ -14,7 +14,7 @@ table.move({
 }, 1, 5, #fields + 1, fields)
 local spec = options.define("early_stopping", "Ends the training when a number stops becoming better.", fields)
 
-local EarlyStopping = { __name = "early_stopping" }
+local EarlyStopping = { __name = "early_stopping", kept = { "best", "best_epoch", "wait", "weights" } }
 EarlyStopping.__index = EarlyStopping
 
 function EarlyStopping:on_train_begin()
@@ -30,7 +30,7 @@ end
 function EarlyStopping:on_epoch_end(epoch, values, run)
   local o = self.options
   if epoch <= o.start_from_epoch then return end
-  if o.monitor:find("^val_") and values[o.monitor] == nil and epoch % run.options.validation_freq ~= 0 then return end
+  if monitor.skipped(run, values, o.monitor) then return end
   local value = monitor.value("early_stopping", values, o.monitor)
   if is_better(self, value) then
     self.best, self.best_epoch, self.wait = value, epoch, 0

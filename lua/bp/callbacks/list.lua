@@ -4,8 +4,14 @@
 ---   on_batch_begin(self, batch, run), on_batch_end(self, batch, logs, run)
 --- run has model, optimizer, history, epoch, options, and run:stop(reason), which ends the training after the step at hand. run.notes may
 --- be set to a text that the line of the epoch ends with.
+---
+--- A checkpoint keeps the fields of a callback that hold numbers, strings, booleans, tensors and tables of them, so far as they have
+--- changed since the training began; of a callback with a metatable, those that its field `kept` lists.
 local core = require "bp.core"
+local json = require "bp.json"
 local options = require "bp.options"
+local pack = require "bp.state"
+local warning = require "bp.warning"
 
 local list = {}
 
@@ -38,6 +44,7 @@ function list.new(callbacks)
     self[i] = callback
   end
   self.wants_batches = false
+  self.begun = {}
   for _, callback in ipairs(self) do
     if callback.on_batch_begin or callback.on_batch_end then self.wants_batches = true end
   end
@@ -51,9 +58,97 @@ local function each(self, name, ...)
   end
 end
 
+-- A field of a plain callback as text, nil when a file cannot hold it.
+local function text_of(value)
+  if type(value) == "function" then return nil end
+  local tensors = {}
+  local ok, packed = pcall(pack.pack, value, tensors, "field")
+  return ok and next(tensors) == nil and json.encode{ packed } or nil, ok
+end
+
+local function plain_fields(callback)
+  local fields = {}
+  for key, value in pairs(callback) do
+    if type(key) == "string" then
+      local text, ok = text_of(value)
+      if ok then fields[key] = text or "tensors" end
+    end
+  end
+  return fields
+end
+
 --- Calls on_train_begin or on_train_end.
 ---@private
-function List:train(when, run) each(self, "on_train_" .. when, run) end
+function List:train(when, run)
+  if when == "begin" then
+    for i, callback in ipairs(self) do
+      if getmetatable(callback) == nil then self.begun[i] = plain_fields(callback) end
+    end
+  end
+  each(self, "on_train_" .. when, run)
+end
+
+local function kind(callback)
+  local meta = getmetatable(callback)
+  return type(meta) == "table" and meta.__name or "callback"
+end
+
+--- What the callbacks have to remember.
+---@private
+function List:state()
+  local all = {}
+  for i, callback in ipairs(self) do
+    local fields = {}
+    if getmetatable(callback) ~= nil then
+      for _, key in ipairs(callback.kept or {}) do fields[key] = callback[key] end
+    else
+      local before = self.begun[i] or {}
+      for key, text in pairs(plain_fields(callback)) do
+        if text == "tensors" or text ~= before[key] then fields[key] = callback[key] end
+      end
+    end
+    all[i] = { kind = kind(callback), fields = fields }
+  end
+  return all
+end
+
+--- Gives the callbacks back what they had to remember.
+---@private
+function List:load_state(saved)
+  for i, callback in ipairs(self) do
+    local theirs = saved[i]
+    if theirs and theirs.kind == kind(callback) then
+      for _, key in ipairs(getmetatable(callback) ~= nil and callback.kept or {}) do callback[key] = nil end
+      for key, value in pairs(theirs.fields) do callback[key] = value end
+    elseif kind(callback) ~= "checkpoint" then
+      warning.give("resume: callback %d is %s, in the checkpoint it was %s; it starts anew", i, kind(callback),
+        theirs and theirs.kind or "not there")
+    end
+    if callback.on_resume then callback:on_resume() end
+  end
+end
+
+--- The folder of the first callback that writes checkpoints, or nil.
+---@private
+function List:folder()
+  for _, callback in ipairs(self) do
+    if kind(callback) == "checkpoint" then return callback.options.path end
+  end
+end
+
+--- Has the checkpoints saved now; returns where.
+---@private
+function List:save(run)
+  local path
+  for _, callback in ipairs(self) do
+    if kind(callback) == "checkpoint" then path = callback:save(run) or path end
+  end
+  return path
+end
+
+--- Calls those that come after all others have seen a batch or an epoch: what they save is complete.
+---@private
+function List:after(what, run, values) each(self, "after_" .. what, run, values) end
 
 --- Calls on_epoch_begin or on_epoch_end.
 ---@private

@@ -26,6 +26,15 @@ function monitor.sign(name, mode)
   return (lower:find("acc", 1, true) or lower:find("auc", 1, true) or lower:find("r2", 1, true)) and 1 or -1
 end
 
+--- Whether a number is not to be expected in this epoch, because there was no validation after it.
+---@param run table
+---@param values table logs
+---@param name string
+---@return boolean
+function monitor.skipped(run, values, name)
+  return name:find("^val_") ~= nil and values[name] == nil and run.epoch % run.options.validation_freq ~= 0
+end
+
 --- The value watched; raises when the logs lack it.
 ---@param who string the callback
 ---@param values table logs

@@ -17,7 +17,7 @@ table.move({
 }, 1, 6, #fields + 1, fields)
 local spec = options.define("reduce_lr_on_plateau", "Lowers the learning rate when a number stops becoming better.", fields)
 
-local Reduce = { __name = "reduce_lr_on_plateau" }
+local Reduce = { __name = "reduce_lr_on_plateau", kept = { "best", "wait", "cooldown" } }
 Reduce.__index = Reduce
 
 function Reduce:on_train_begin(run)
@@ -36,9 +36,9 @@ local function is_better(self, value)
   return self.sign * (value - self.best) > delta
 end
 
-function Reduce:on_epoch_end(epoch, values, run)
+function Reduce:on_epoch_end(_, values, run)
   local o = self.options
-  if o.monitor:find("^val_") and values[o.monitor] == nil and epoch % run.options.validation_freq ~= 0 then return end
+  if monitor.skipped(run, values, o.monitor) then return end
   local value = monitor.value("reduce_lr_on_plateau", values, o.monitor)
   if self.cooldown > 0 then
     self.cooldown, self.wait = self.cooldown - 1, 0

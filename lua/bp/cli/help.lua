@@ -13,6 +13,7 @@ Options, as in lua 5.4:
   -v          say the version
   -W          show warnings
   -E          ignore the environment (LUA_INIT, LUA_PATH, ...)
+  --resume    every model:fit with callbacks.checkpoint goes on from its newest sound checkpoint, if there is one
   --          the options end here, and the next word is a script
   -           the script comes from standard input
 With neither script nor -e nor -v: the prompt, or at the end of a pipe the script that comes through it.
@@ -23,7 +24,8 @@ Environment:
   XDG_STATE_HOME           bplua/history in this folder keeps what was typed at the prompt (~/.local/state)
   BP_ISA                   instruction set of the kernels: baseline, avx2 or avx512
 
-Programs are loaded as source text only, never as bytecode. Status: 0 done, 1 failed, 130 interrupted.
+Programs are loaded as source text only, never as bytecode. Status: 0 done, 1 failed, 130 interrupted
+(143 by SIGTERM): a training finishes its batch and saves its checkpoint before; a second Ctrl-C ends it at once.
 ]==]
 
 --- Prints the usage, or the help of one name.

@@ -10,7 +10,35 @@ local spec = options.define("batches", "Iterates over a dataset in batches.", {
   { "size", "int", min = 1, default = 32, help = "samples in a batch" },
   { "shuffle", "boolean", default = false, named = true, help = "a new random order, drawn from the shuffle stream at the call" },
   { "drop_last", "boolean", default = false, named = true, help = "leave out a last batch with fewer samples" },
+  { "resume", "table", named = true, help = "where an earlier going through stood (its :state()): goes on from there in the same order" },
 })
+
+-- What batches returns: call it for the next batch; state() says where it stands.
+local Batches = { __name = "batches" }
+Batches.__index = Batches
+
+function Batches:__call() return self.next() end
+
+--- Where it stands, for resume: few numbers, whatever the number of samples.
+---@return table state
+function Batches:state()
+  return { done = self.done, size = self.size, samples = self.samples, shuffle = self.shuffle }
+end
+
+Batches.checkpoint_state = Batches.state
+
+-- A state to resume from has to fit the dataset.
+local function check_resume(o, n)
+  local from = o.resume
+  if from.size ~= o.size or from.samples ~= n then
+    spec:fail("resume: the state is of %s samples in batches of %s; here are %d in batches of %d, which are other batches",
+      tostring(from.samples), tostring(from.size), n, o.size)
+  end
+  if (from.shuffle ~= nil) ~= o.shuffle then
+    spec:fail("resume: the state is of samples %s; expected the same shuffle = %s", from.shuffle and "shuffled" or "in their stored order",
+      tostring(from.shuffle ~= nil))
+  end
+end
 
 -- Applies the functions given to dataset:map.
 local function transform(batch, functions)
@@ -25,23 +53,31 @@ end
 
 --- An iterator for the generic for; leaving the loop early needs no care.
 ---@param dataset table
----@param given any { 64, shuffle = false, drop_last = false } or the size
----@return function next gives { x =, y =, weight =, index = }; index: i64 tensor, the samples' positions in the dataset
+---@param given any { 64, shuffle = false, drop_last = false, resume = } or the size
+---@return table next gives { x =, y =, weight =, index = } when called; index: i64 tensor, the samples' positions in the dataset;
+--- next:state() says where it stands
 return function(dataset, given)
   local o = spec:read(given)
   local n = #dataset
+  if o.resume then check_resume(o, n) end
+  local self = setmetatable({ done = o.resume and o.resume.done or 0, size = o.size, samples = n }, Batches)
   local last_start = o.drop_last and n - o.size + 1 or n
-  local start = 1
-  return core.no_grad(function()
+  core.no_grad(function()
     local order, rows = ops.arange{ start = 1, stop = n + 1, dtype = "i64" }, dataset.rows
-    if o.shuffle and n > 0 then
-      order = ops.random_permutation(core.stream "shuffle", { n = n })
-      rows = rows and ops.take(rows, order, { axis = 1 }) or order
+    if o.shuffle then
+      local stream = core.stream "shuffle"
+      self.shuffle = o.resume and o.resume.shuffle or { stream[1]:item(), stream[2]:item() }
+      if o.resume then stream = core.pause(core.tensor, self.shuffle, { dtype = "i64" }) end
+      if n > 0 then
+        order = ops.random_permutation(stream, { n = n })
+        rows = rows and ops.take(rows, order, { axis = 1 }) or order
+      end
     end
-    return function()
+    function self.next()
+      local start = self.done * o.size + 1
       if start > last_start then return nil end
       local first, last = start, math.min(start + o.size - 1, n)
-      start = last + 1
+      self.done = self.done + 1
       return core.no_grad(function()
         local batch = { index = order[{ { first, last } }] }
         local place = rows and rows[{ { first, last } }]
@@ -52,4 +88,5 @@ return function(dataset, given)
       end)
     end
   end)
+  return self
 end

@@ -88,7 +88,7 @@ end
 local function add_group(self, params, group_options)
   check_params(self, params)
   local lr = group_options.lr
-  local group = { options = group_options, blocks = {}, dormant = params,
+  local group = { options = group_options, params = params, blocks = {}, dormant = params,
     rate = scalar(schedule.is_dynamic(lr) and rate_at(self, lr, 1) or lr, "f64") }
   wake(self, group)
   self.groups[#self.groups + 1] = group
@@ -262,21 +262,38 @@ end
 ---@return integer count
 function Optimizer:steps() return math.tointeger(self.count:item()) end
 
---- What has to be kept to go on later: tensors by name ("step", "lr.1", "1.m" for the slot m of the first block).
+-- The slots of each parameter: calls visit(name, tensor) with "2.5.m" for slot m of the fifth parameter of the second group. Slots that
+-- hold something else than a number for each element belong to the block: "2.block1.m".
+local function each_slot(self, visit)
+  for g, group in ipairs(self.groups) do
+    local place = {}
+    for i, param in ipairs(group.params) do place[param] = i end
+    for b, entry in ipairs(group.blocks) do
+      local one = entry.block
+      for name, slot in pairs(entry.slots) do
+        local whole = slot:numel() ~= one.data:numel()
+        if whole then visit(("%d.block%d.%s"):format(g, b, name), slot) end
+        for i, param in ipairs(whole and {} or one.params) do
+          visit(("%d.%d.%s"):format(g, place[param], name), slot[{ { one.offsets[i], one.offsets[i] + param:numel() - 1 } }])
+        end
+      end
+    end
+  end
+end
+
+--- What has to be kept to go on later: tensors by name ("step", "lr.1", "2.5.m" for the slot m of the fifth parameter of the second group).
 ---@return table tensors
 function Optimizer:state()
-  local tensors, i = { step = self.count }, 0
+  local tensors = { step = self.count }
   for g, group in ipairs(self.groups) do tensors["lr." .. g] = group.rate end
-  for _, slots in each_block(self) do
-    i = i + 1
-    for name, slot in pairs(slots) do tensors[i .. "." .. name] = slot end
-  end
+  each_slot(self, function(name, slot) tensors[name] = slot end)
   return tensors
 end
 
 --- Takes up a state that state() gave.
 ---@param tensors table
 function Optimizer:load_state(tensors)
+  for _, group in ipairs(self.groups) do wake(self, group) end
   for name, mine in pairs(self:state()) do
     local theirs = tensors[name]
     if not theirs then core.error(("%s: the state has no tensor '%s'; it comes from another optimizer"):format(self.name, name)) end
