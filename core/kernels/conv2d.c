@@ -14,25 +14,12 @@
  *   - rows beyond the image are left out: rows of the result that meet the same taps form a part, and its sum begins and ends there;
  *   - weights are packed once per call into panels (transposed for the input gradient).
  * Small images are taken several at a time, so that a panel of weights meets about GROUP_PIXELS rows. */
+#include "carve.h"
 #include "tile.h"
 
 #include <string.h>
 
 #define GROUP_PIXELS 192
-
-/* ---- scratch: the same sequence of takes measures (base NULL) and hands out ---- */
-
-typedef struct carve {
-    char *base;
-    size_t used;
-} carve;
-
-static void *take(carve *s, int64_t count, size_t size)
-{
-    void *at = s->base ? s->base + s->used : NULL;
-    s->used += ((size_t)count * size + 63) / 64 * 64;
-    return at;
-}
 
 /* ---- the image with zeros beside it ---- */
 

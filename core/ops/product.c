@@ -32,6 +32,9 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t step) { return divide_up(a, step) * step; }
 
+/* In multiply-adds. Few rows wait for B to come from memory, about as long as eight would take to compute. */
+static double work_of(int64_t m, int64_t n, int64_t k) { return (double)(m < 8 ? 8 : m) * (double)n * (double)k; }
+
 /* Halves the tile until there are enough or they are small. Columns first: a panel of B is then packed only once. */
 static void cut_tiles(job *j, int64_t m, int64_t n, int64_t k)
 {
@@ -39,7 +42,7 @@ static void cut_tiles(job *j, int64_t m, int64_t n, int64_t k)
     j->columns = n;
     for (;;) {
         int64_t tiles = divide_up(m, j->rows) * divide_up(n, j->columns);
-        const double work = (double)j->rows * (double)j->columns * (double)k;
+        const double work = work_of(j->rows, j->columns, k);
         if (tiles >= MOST_TILES || work <= (tiles >= FEW_TILES ? 8.0 : 2.0) * BP_WORK_GRAIN) break;
         bool by_column = j->columns >= 2 * COLUMN_STEP && (j->columns >= j->rows || j->rows < 2 * FEWEST_ROWS);
         if (by_column)
@@ -116,7 +119,7 @@ static void run_chunk(void *arg, int64_t chunk, int worker)
 bp_status bp__product(bp_ctx *ctx, const bp_product *product)
 {
     const bp_gemm *g = &product->one;
-    if (product->ndim == 0 && (double)g->m * (double)g->n * (double)g->k <= 2.0 * BP_WORK_GRAIN) { /* one tile, as cut_tiles would say */
+    if (product->ndim == 0 && work_of(g->m, g->n, g->k) <= 2.0 * BP_WORK_GRAIN) { /* one tile, as cut_tiles would say */
         if (g->m == 0 || g->n == 0) return BP_OK;
         const bp_kernels *kernels = bp_kernels_of(ctx, product->dtype);
         void *scratch = bp__scratch(ctx, kernels->gemm_scratch(g));

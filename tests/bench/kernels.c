@@ -190,6 +190,27 @@ static void run_grad_weight(void *ud)
     kernels->conv2d_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n, c->scratch);
 }
 
+/* The same by Winograd's algorithm, weights transformed in each call; its share of the peak counts the multiplications it saves. */
+static int64_t tiles_of(int64_t h, int64_t w) { return (h + 3) / 4 * ((w + 3) / 4); }
+static void *transformed;
+static void run_winograd_forward(void *ud)
+{
+    convolution *c = (convolution *)ud;
+    kernels->winograd_weights(&c->s, false, c->w, transformed, 0, c->s.c, c->scratch);
+    kernels->winograd_forward(&c->s, c->x, transformed, c->bias, BP_ACT_RELU, c->y, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), c->scratch);
+}
+static void run_winograd_grad_input(void *ud)
+{
+    convolution *c = (convolution *)ud;
+    kernels->winograd_weights(&c->s, true, c->w, transformed, 0, c->s.oc, c->scratch);
+    kernels->winograd_grad_input(&c->s, c->y, transformed, c->x, 0, c->s.n * tiles_of(c->s.h, c->s.w), c->scratch);
+}
+static void run_winograd_grad_weight(void *ud)
+{
+    convolution *c = (convolution *)ud;
+    kernels->winograd_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), c->scratch);
+}
+
 /* How many (output, tap) pairs of one axis lie inside the image. */
 static double pairs(int64_t out, int64_t taps, int64_t stride, int64_t before, int64_t size)
 {
@@ -204,11 +225,14 @@ static void layer(const char *net, int64_t n, int64_t size, int64_t c, int64_t o
     const int64_t out = (size + 2 * before - taps) / stride + 1;
     convolution v = { .s = { n, size, size, c, out, out, oc, taps, taps, stride, stride, 1, 1, before, before } };
     v.x = numbers(n * size * size * c), v.w = numbers(taps * taps * c * oc), v.y = numbers(n * out * out * oc), v.bias = numbers(oc);
-    v.scratch = memory(kernels->conv2d_scratch(&v.s));
+    const size_t direct = kernels->conv2d_scratch(&v.s), winograd = kernels->winograd_scratch(&v.s);
+    v.scratch = memory(direct > winograd ? direct : winograd);
+    transformed = memory(kernels->winograd_weights_size(&v.s));
     const double inside = pairs(out, taps, stride, before, size), work = 2 * inside * inside * (double)(n * c * oc);
-    work_fn *const parts[] = { run_forward, run_grad_input, run_grad_weight };
-    static const char *const names[] = { "y", "dx", "dw" };
-    for (int i = 0; i < 3; i++) {
+    work_fn *const parts[] = { run_forward,          run_grad_input,          run_grad_weight,
+                               run_winograd_forward, run_winograd_grad_input, run_winograd_grad_weight };
+    static const char *const names[] = { "y", "dx", "dw", "y winograd", "dx winograd", "dw winograd" };
+    for (int i = 0; i < (taps == 3 && stride == 1 ? 6 : 3); i++) {
         double time[2];
         char name[120];
         snprintf(name, sizeof name, "conv %s %ldx%ldx%ldx%ld, %ldx%ldx%ld/%ld %s", net, (long)n, (long)size, (long)size, (long)c,
@@ -217,7 +241,7 @@ static void layer(const char *net, int64_t n, int64_t size, int64_t c, int64_t o
         race(parts[i], NULL, &v, work, time);
         report(name, work, time, false);
     }
-    free(v.x), free(v.w), free(v.y), free(v.bias), free(v.scratch);
+    free(v.x), free(v.w), free(v.y), free(v.bias), free(v.scratch), free(transformed);
 }
 
 int main(int argc, char **argv)

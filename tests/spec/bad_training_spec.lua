@@ -56,6 +56,10 @@ describe("a layer refuses", function()
     { "a window of three sizes", function() nn.conv2d{ 3, { 3, 3, 3 } } end, "option 'kernel_size' is a table", "a list of two" },
     { "strides of 0", function() nn.conv2d{ 3, 3, strides = 0 } end, "option 'strides' is a number (0)", "at least 1" },
     { "a dilation of 0", function() nn.conv2d{ 3, 3, dilation = { 1, 0 } } end, "option 'dilation' is", "at least 1" },
+    { "an unknown algorithm", function() nn.conv2d{ 3, 3, algorithm = "vinograd" } end, "option 'algorithm' is \"vinograd\"",
+      "did you mean 'winograd'" },
+    { "Winograd with a large kernel", function() nn.conv2d{ 3, 5, algorithm = "winograd" }(images(9, 9, 1)) end,
+      'algorithm "winograd" needs a 3x3 kernel', "the kernel is 5x5", 'leave the algorithm "auto"' },
     { "an unknown padding", function() nn.conv2d{ 3, 3, padding = "sane" } end, "option 'padding' is \"sane\" (did you mean 'same'?)",
       'one of "valid", "same"' },
     { "images without channels", function()

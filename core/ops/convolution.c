@@ -1,0 +1,292 @@
+/* convolution.c - how a convolution is cut: into groups of images, into rows of images where those are few, into tiles for Winograd's
+ * algorithm. Shapes alone decide. An element of y and dx does not depend on the cut; dw is a sum of parts, so the number of parts is fixed
+ * by the shape too. */
+#include "convolution.h"
+
+#include "../base/memory.h"
+#include "../base/pool.h"
+#include "product.h"
+
+#include <string.h>
+
+enum {
+    MOST_CHUNKS = 32,
+    MOST_PARTS = 16,
+    MOST_PART_BYTES = 1 << 26,
+    FEW_IMAGES = 16,    /* as many are worth cutting by rows */
+    FEWEST_PIXELS = 64, /* of a piece: each piece copies the weights into the order it wants */
+    TILE_STEP = 6,      /* pieces in whole tiles of the micro-kernel */
+    FEWEST_TILES = 18,  /* of a part of dw */
+};
+
+typedef struct job {
+    const bp_kernels *kernels;
+    bp_conv_shape s;
+    const char *x, *w, *dy, *bias;
+    char *out;
+    bp_act act;
+    int64_t size;   /* bytes of an element */
+    int64_t images; /* per chunk, with pieces == 1 */
+    int64_t pieces; /* of one image */
+    int64_t rows;   /* per piece: of y, of dx, of dy */
+    int64_t tiles, tiles_each;
+    char *u; /* transformed weights */
+    bool gradient;
+    char *scratch;
+    size_t scratch_bytes; /* per worker */
+} job;
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static job job_of(bp_ctx *ctx, const bp_convolution *c)
+{
+    return (job){ .kernels = bp_kernels_of(ctx, c->dtype),
+                  .s = c->s,
+                  .x = (const char *)c->x,
+                  .w = (const char *)c->w,
+                  .dy = (const char *)c->dy,
+                  .bias = (const char *)c->bias,
+                  .act = c->act,
+                  .out = (char *)c->out,
+                  .size = (int64_t)bp_dtype_size(c->dtype),
+                  .pieces = 1 };
+}
+
+/* Scratch for every worker and `extra` bytes after it, which are returned. */
+static char *take_scratch(bp_ctx *ctx, job *j, size_t each, size_t extra)
+{
+    j->scratch_bytes = bp__lines(each);
+    const size_t all = j->scratch_bytes * (size_t)bp_threads(ctx);
+    j->scratch = (char *)bp__scratch(ctx, all + extra + 64);
+    return j->scratch ? j->scratch + all : NULL;
+}
+
+static void *scratch_of(const job *j, int worker) { return j->scratch + (size_t)worker * j->scratch_bytes; }
+
+static double work_per_image(const bp_conv_shape *s)
+{
+    return (double)s->oh * (double)s->ow * (double)s->oc * (double)s->kh * (double)s->kw * (double)s->c + 1;
+}
+
+/* Whole images, at least a grain of work; or pieces of an image with `rows` rows of `width` pixels. */
+static void cut_images(job *j, int64_t rows, int64_t width, int64_t most)
+{
+    const bp_conv_shape *s = &j->s;
+    const double work = work_per_image(s);
+    const int64_t grain = work >= BP_WORK_GRAIN ? 1 : (int64_t)(BP_WORK_GRAIN / work);
+    j->images = greater(grain, divide_up(s->n, most));
+    j->rows = rows;
+    if (s->n > FEW_IMAGES || work < BP_WORK_GRAIN) return;
+    const int64_t by_work = (int64_t)(2 * work / BP_WORK_GRAIN), by_pixels = rows * width / FEWEST_PIXELS;
+    const int64_t pieces = smaller(smaller(by_work, by_pixels), smaller(rows, most / s->n));
+    if (pieces < 2) return;
+    j->images = 1;
+    j->rows = divide_up(rows, pieces);
+    j->pieces = divide_up(rows, j->rows);
+}
+
+static int64_t chunks_of(const job *j) { return j->pieces > 1 ? j->s.n * j->pieces : bp_chunks(j->s.n, j->images); }
+
+/* ---- Winograd or not ---- */
+
+typedef enum direction { FORWARD, GRAD_INPUT, GRAD_WEIGHT } direction;
+
+static int64_t tiles_of(const bp_conv_shape *s, direction d)
+{
+    const int64_t h = d == GRAD_INPUT ? s->h : s->oh, w = d == GRAD_INPUT ? s->w : s->ow;
+    return divide_up(h, 4) * divide_up(w, 4);
+}
+
+/* Compares the time of one image, in multiply-adds of the direct way. The small products run at four fifths of its speed; transforming a
+ * channel of a tile takes as long as 300 multiply-adds, transforming the weights of a pair of channels as 250, here shared by eight images:
+ * the number of images does not count, so that a result does not depend on the company it is computed in. */
+static bool winograd_wins(const bp_convolution *c, direction d)
+{
+    const bp_conv_shape *s = &c->s;
+    if (c->algorithm != BP_CONV_AUTO) return c->algorithm == BP_CONV_WINOGRAD;
+    if (!bp__winograd_fits(s) || c->dtype != BP_F32 || s->c < 8 || s->oc < 8) return false;
+    const double in = (double)s->c, out = (double)s->oc;
+    const double winograd = (double)tiles_of(s, d) * (45 * in * out + 300 * (in + out)) + 250.0 / 8 * in * out;
+    return winograd < 0.85 * work_per_image(s);
+}
+
+/* ---- Winograd: weights once, then tiles ---- */
+
+enum { WEIGHT_STEP = 16 };
+
+static void weights_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const int64_t k = j->gradient ? j->s.oc : j->s.c, first = chunk * WEIGHT_STEP;
+    j->kernels->winograd_weights(&j->s, j->gradient, j->w, j->u, first, smaller(first + WEIGHT_STEP, k), scratch_of(j, worker));
+}
+
+static void tiles_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const int64_t first = chunk * j->tiles_each, last = smaller(first + j->tiles_each, j->tiles);
+    if (j->gradient)
+        j->kernels->winograd_grad_input(&j->s, j->dy, j->u, j->out, first, last, scratch_of(j, worker));
+    else
+        j->kernels->winograd_forward(&j->s, j->x, j->u, j->bias, j->act, j->out, first, last, scratch_of(j, worker));
+}
+
+static bp_status run_tiles(bp_ctx *ctx, job *j, direction d)
+{
+    const bp_conv_shape *s = &j->s;
+    j->gradient = d == GRAD_INPUT;
+    j->tiles = s->n * tiles_of(s, d);
+    const int64_t grain = (int64_t)(BP_WORK_GRAIN / 2 / (36.0 * (double)s->c * (double)s->oc));
+    j->tiles_each = divide_up(greater(greater(grain, 1), divide_up(j->tiles, MOST_CHUNKS)), TILE_STEP) * TILE_STEP;
+    j->u = take_scratch(ctx, j, j->kernels->winograd_scratch(s), j->kernels->winograd_weights_size(s));
+    if (!j->u) return BP_ENOMEM;
+    bp_parallel(ctx, divide_up(j->gradient ? s->oc : s->c, WEIGHT_STEP), weights_chunk, j);
+    bp_parallel(ctx, bp_chunks(j->tiles, j->tiles_each), tiles_chunk, j);
+    return BP_OK;
+}
+
+/* ---- forward ---- */
+
+/* Output rows i0..i1-1 of image k are a smaller convolution: over the input rows from their first tap on. */
+static void forward_rows(const job *j, int64_t k, int64_t i0, int64_t i1, void *scratch)
+{
+    bp_conv_shape s = j->s;
+    const int64_t first = i0 * s.sh - s.ph, skip = first > 0 ? smaller(first, s.h) : 0;
+    s.n = 1;
+    s.oh = i1 - i0;
+    s.h -= skip;
+    s.ph = skip - first;
+    j->kernels->conv2d_forward(&s, j->x + (k * j->s.h + skip) * s.w * s.c * j->size, j->w, j->bias, j->act,
+                               j->out + (k * j->s.oh + i0) * s.ow * s.oc * j->size, 0, 1, scratch);
+}
+
+static void forward_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    if (j->pieces == 1) {
+        const int64_t first = chunk * j->images;
+        j->kernels->conv2d_forward(&j->s, j->x, j->w, j->bias, j->act, j->out, first, smaller(first + j->images, j->s.n),
+                                   scratch_of(j, worker));
+    } else {
+        const int64_t i0 = chunk % j->pieces * j->rows;
+        forward_rows(j, chunk / j->pieces, i0, smaller(i0 + j->rows, j->s.oh), scratch_of(j, worker));
+    }
+}
+
+bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c)
+{
+    job j = job_of(ctx, c);
+    if (c->s.n * c->s.oh * c->s.ow == 0) return BP_OK;
+    if (winograd_wins(c, FORWARD)) return run_tiles(ctx, &j, FORWARD);
+    cut_images(&j, c->s.oh, c->s.ow, MOST_CHUNKS);
+    if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
+    bp_parallel(ctx, chunks_of(&j), forward_chunk, &j);
+    return BP_OK;
+}
+
+/* ---- gradient with respect to the input ---- */
+
+/* Rows h0..h1-1 of dx of image k are the gradient of a smaller convolution: of the rows of dy that have a tap there. */
+static void grad_input_rows(const job *j, int64_t k, int64_t h0, int64_t h1, void *scratch)
+{
+    bp_conv_shape s = j->s;
+    const int64_t before_first = h0 + s.ph - (s.kh - 1) * s.dh, last = (h1 - 1 + s.ph) / s.sh;
+    const int64_t first = smaller(before_first > 0 ? divide_up(before_first, s.sh) : 0, s.oh);
+    s.n = 1;
+    s.h = h1 - h0;
+    s.oh = greater(smaller(last + 1, s.oh) - first, 0);
+    s.ph += h0 - first * s.sh;
+    j->kernels->conv2d_grad_input(&s, j->dy + (k * j->s.oh + first) * s.ow * s.oc * j->size, j->w,
+                                  j->out + (k * j->s.h + h0) * s.w * s.c * j->size, 0, 1, scratch);
+}
+
+static void grad_input_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    if (j->pieces == 1) {
+        const int64_t first = chunk * j->images;
+        j->kernels->conv2d_grad_input(&j->s, j->dy, j->w, j->out, first, smaller(first + j->images, j->s.n), scratch_of(j, worker));
+    } else {
+        const int64_t h0 = chunk % j->pieces * j->rows;
+        grad_input_rows(j, chunk / j->pieces, h0, smaller(h0 + j->rows, j->s.h), scratch_of(j, worker));
+    }
+}
+
+bp_status bp__conv_grad_input(bp_ctx *ctx, const bp_convolution *c)
+{
+    job j = job_of(ctx, c);
+    if (c->s.n * c->s.h * c->s.w == 0) return BP_OK;
+    if (winograd_wins(c, GRAD_INPUT)) return run_tiles(ctx, &j, GRAD_INPUT);
+    cut_images(&j, c->s.h, c->s.w, MOST_CHUNKS);
+    if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
+    bp_parallel(ctx, chunks_of(&j), grad_input_chunk, &j);
+    return BP_OK;
+}
+
+/* ---- gradient with respect to the weights: a sum over all pixels of all images, taken in parts ---- */
+
+static int64_t weights_of(const bp_conv_shape *s) { return s->kh * s->kw * s->c * s->oc; }
+
+/* What output rows i0..i1-1 of image k add. */
+static void grad_weight_rows(const job *j, int64_t k, int64_t i0, int64_t i1, void *part, void *scratch)
+{
+    bp_conv_shape s = j->s;
+    const int64_t first = i0 * s.sh - s.ph, skip = first > 0 ? smaller(first, s.h) : 0;
+    s.n = 1;
+    s.oh = i1 - i0;
+    s.h -= skip;
+    s.ph = skip - first;
+    j->kernels->conv2d_grad_weight(&s, j->x + (k * j->s.h + skip) * s.w * s.c * j->size, j->dy + (k * j->s.oh + i0) * s.ow * s.oc * j->size,
+                                   part, 0, 1, scratch);
+}
+
+static void grad_weight_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const int64_t n = weights_of(&j->s);
+    char *part = j->out + chunk * n * j->size;
+    if (j->tiles_each) {
+        const int64_t first = chunk * j->tiles_each;
+        j->kernels->winograd_grad_weight(&j->s, j->x, j->dy, part, first, smaller(first + j->tiles_each, j->tiles), scratch_of(j, worker));
+        return;
+    }
+    memset(part, 0, (size_t)(n * j->size));
+    if (j->pieces == 1) {
+        const int64_t first = chunk * j->images;
+        j->kernels->conv2d_grad_weight(&j->s, j->x, j->dy, part, first, smaller(first + j->images, j->s.n), scratch_of(j, worker));
+    } else {
+        const int64_t i0 = chunk % j->pieces * j->rows;
+        grad_weight_rows(j, chunk / j->pieces, i0, smaller(i0 + j->rows, j->s.oh), part, scratch_of(j, worker));
+    }
+}
+
+bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
+{
+    const bp_conv_shape *s = &c->s;
+    job j = job_of(ctx, c);
+    const int64_t n = weights_of(s), bytes = n * j.size, most = smaller(MOST_PARTS, 1 + MOST_PART_BYTES / bytes);
+    int64_t parts = 1;
+    size_t each = j.kernels->conv2d_scratch(s);
+    if (s->n * s->oh * s->ow == 0) { /* the sum of nothing */
+        memset(j.out, 0, (size_t)bytes);
+        return BP_OK;
+    }
+    if (winograd_wins(c, GRAD_WEIGHT)) {
+        j.tiles = s->n * tiles_of(s, GRAD_WEIGHT);
+        parts = greater(smaller(most, j.tiles / FEWEST_TILES), 1);
+        j.tiles_each = divide_up(divide_up(j.tiles, parts), TILE_STEP) * TILE_STEP;
+        parts = bp_chunks(j.tiles, j.tiles_each);
+        each = j.kernels->winograd_scratch(s);
+    } else {
+        cut_images(&j, s->oh, s->ow, most);
+        parts = chunks_of(&j);
+    }
+    char *room = take_scratch(ctx, &j, each, parts > 1 ? (size_t)(parts * bytes) : 0);
+    if (!room) return BP_ENOMEM;
+    if (parts > 1) j.out = room;
+    bp_parallel(ctx, parts, grad_weight_chunk, &j);
+    if (parts > 1) bp__sum_parts(ctx, c->dtype, parts, n, room, c->out);
+    return BP_OK;
+}
