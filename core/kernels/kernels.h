@@ -57,6 +57,21 @@ typedef struct bp_gemm {
     bool accumulate;  /* add to what C holds */
 } bp_gemm;
 
+/* Attention of one head. Row i of an operand begins i * its row further; the elements of a row lie side by side. Gradients lie as what they
+ * belong to: dq as q, dk as k, dv_ as v, dy as y. */
+typedef struct bp_attention {
+    int64_t tq, tk, keys; /* queries, keys, and how many of those count */
+    int64_t d, dv;        /* elements of a query and a key, and of a value */
+    int64_t q_row, k_row, v_row, y_row;
+    const void *q, *k, *v, *dy;
+    void *y, *lse; /* [tq][dv], [tq]; lse is read by the gradient */
+    void *dq, *dk, *dv_;
+    bool causal; /* query i sees the keys 0..i only */
+    double scale;
+    double p; /* chance of a weight to be dropped; weight (i, j) takes position first + i * tk + j of the draw (key, step) */
+    uint64_t key, step, first;
+} bp_attention;
+
 /* Elementwise kernels: y[i*sy] = f(x[i*sx], p), or f(a[i*sa], b[i*sb], p), for i in 0..n-1. Strides may be 0; y may be x, a or b itself
  * (same address and stride). p is the row's one parameter (a slope, an exponent), 0 where it has none. */
 typedef void bp_unary_fn(int64_t n, const void *x, int64_t sx, void *y, int64_t sy, double p);
