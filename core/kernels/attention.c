@@ -34,8 +34,8 @@ int64_t K(attention_block)(const bp_attention *s)
 /* Keys that query i sees. */
 static int64_t count_of(const bp_attention *s, int64_t i) { return s->causal ? smaller(s->keys, i + 1) : s->keys; }
 
-static bp_gemm scores(const bp_attention *s, const void *a, int64_t a_row, const void *b, int64_t b_row, int64_t depth, int64_t i0, int64_t rows,
-                      int64_t n, real *c)
+static bp_gemm scores(const bp_attention *s, const void *a, int64_t a_row, const void *b, int64_t b_row, int64_t depth, int64_t i0,
+                      int64_t rows, int64_t n, real *c)
 {
     return (bp_gemm){ .m = rows,
                       .n = n,
@@ -77,18 +77,21 @@ static size_t product_scratch(const bp_attention *s)
     size_t most = 0;
     for (int i = 0; i < 3; i++)
         for (int turned = 0; turned < 2; turned++) {
-            const bp_gemm g = { .m = m[i], .n = n[i], .k = k[i], .a_row = turned ? 1 : k[i], .a_col = turned ? m[i] : 1, .b_row = turned ? 1 : n[i],
-                                .b_col = turned ? k[i] : 1, .c_row = n[i] };
+            const bp_gemm g = { .m = m[i],
+                                .n = n[i],
+                                .k = k[i],
+                                .a_row = turned ? 1 : k[i],
+                                .a_col = turned ? m[i] : 1,
+                                .b_row = turned ? 1 : n[i],
+                                .b_col = turned ? k[i] : 1,
+                                .c_row = n[i] };
             const size_t bytes = K(gemm_scratch)(&g);
             if (bytes > most) most = bytes;
         }
     return (most + 63) / 64 * 64;
 }
 
-static size_t block_bytes(const bp_attention *s)
-{
-    return ((size_t)(K(attention_block)(s) * width(s)) * sizeof(real) + 63) / 64 * 64;
-}
+static size_t block_bytes(const bp_attention *s) { return ((size_t)(K(attention_block)(s) * width(s)) * sizeof(real) + 63) / 64 * 64; }
 
 size_t K(attention_scratch)(const bp_attention *s, bool gradient)
 {

@@ -10,10 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { Q, KEY, V, LENGTHS, STATE, USED };          /* inputs */
-enum { Y, LSE, DRAWN };                            /* outputs */
+enum { Q, KEY, V, LENGTHS, STATE, USED };               /* inputs */
+enum { Y, LSE, DRAWN };                                 /* outputs */
 enum { G_DY, G_Q, G_K, G_V, G_LSE, G_USED, G_LENGTHS }; /* inputs of the gradient */
-enum { HEADS, CAUSAL, SCALE, P };                  /* options */
+enum { HEADS, CAUSAL, SCALE, P };                       /* options */
 
 typedef struct job {
     const bp_kernels *kernels;
@@ -39,17 +39,23 @@ static bp_status check(bp_call *call, int q, int k, int v, int lengths)
         bp_shape_text(3, m[i]->shape, text[i]);
         if (m[i]->shape[2] % heads != 0)
             return bp_op_fail(call, BP_EINVAL, "'%s' has shape %s: a last size of %lld cannot be cut into %lld heads of equal size",
-                              call->op->inputs[i == 0 ? q : i == 1 ? k : v].name, text[i], (long long)m[i]->shape[2], (long long)heads);
+                              call->op->inputs[i == 0   ? q
+                                               : i == 1 ? k
+                                                        : v]
+                                  .name,
+                              text[i], (long long)m[i]->shape[2], (long long)heads);
     }
     if (mq->shape[0] != mk->shape[0] || mq->shape[2] != mk->shape[2])
-        return bp_op_fail(call, BP_EINVAL, "q has shape %s and k has shape %s; the batch and the last size must be the same", text[0], text[1]);
+        return bp_op_fail(call, BP_EINVAL, "q has shape %s and k has shape %s; the batch and the last size must be the same", text[0],
+                          text[1]);
     if (mk->shape[0] != mv->shape[0] || mk->shape[1] != mv->shape[1])
         return bp_op_fail(call, BP_EINVAL, "k has shape %s and v has shape %s; batch and time must be the same", text[1], text[2]);
     if (!call->in[lengths]) return BP_OK;
     const bp_meta *l = &call->in[lengths]->m;
     if (bp_is_float(l->dtype) || l->dtype == BP_BOOL || l->ndim != 1 || l->shape[0] != mk->shape[0]) {
         bp_shape_text(l->ndim, l->shape, text[2]);
-        return bp_op_fail(call, BP_EINVAL, "'lengths' is %s %s; expected whole numbers [%lld], the keys that count in each row of the batch",
+        return bp_op_fail(call, BP_EINVAL,
+                          "'lengths' is %s %s; expected whole numbers [%lld], the keys that count in each row of the batch",
                           bp_dtype_name(l->dtype), text[2], (long long)mk->shape[0]);
     }
     return BP_OK;
@@ -61,8 +67,8 @@ static bp_status read_lengths(bp_call *call, const bp_tensor *lengths, int64_t k
     bp_integer_values(lengths, to);
     for (int64_t i = 0; i < lengths->m.shape[0]; i++)
         if (to[i] < 0 || to[i] > keys)
-            return bp_op_fail(call, BP_EINVAL, "'lengths' is %lld in row %lld; there are %lld keys, so 0 to %lld is expected", (long long)to[i],
-                              (long long)(i + call->ctx->base), (long long)keys, (long long)keys);
+            return bp_op_fail(call, BP_EINVAL, "'lengths' is %lld in row %lld; there are %lld keys, so 0 to %lld is expected",
+                              (long long)to[i], (long long)(i + call->ctx->base), (long long)keys, (long long)keys);
     return BP_OK;
 }
 
@@ -89,7 +95,9 @@ static bp_status start(bp_call *call, job *j, int q, int k, int v, int lengths, 
                              .k = bp_data(call->in[k]),
                              .v = bp_data(call->in[v]),
                              .causal = call->args[CAUSAL].as.i != 0,
-                             .scale = scale > 0 ? scale : d > 0 ? 1 / sqrt((double)d) : 1,
+                             .scale = scale > 0 ? scale
+                                      : d > 0   ? 1 / sqrt((double)d)
+                                                : 1,
                              .p = call->args[P].as.f };
     j->block = gradient ? j->one.tq : j->kernels->attention_block(&j->one);
     j->blocks = bp_chunks(j->one.tq, j->block);
@@ -150,8 +158,8 @@ static bp_status attention_infer(bp_call *call)
     BP_TRY(check(call, Q, KEY, V, LENGTHS));
     BP_TRY(check_used(call, call->in[USED]));
     const bp_meta *q = &call->in[Q]->m;
-    const int64_t y[3] = { q->shape[0], q->shape[1], call->in[V]->m.shape[2] }, lse[3] = { q->shape[0], call->args[HEADS].as.i, q->shape[1] },
-                  two = 2;
+    const int64_t y[3] = { q->shape[0], q->shape[1], call->in[V]->m.shape[2] },
+                  lse[3] = { q->shape[0], call->args[HEADS].as.i, q->shape[1] }, two = 2;
     bp_out(call, Y, q->dtype, 3, y);
     bp_out(call, LSE, q->dtype, 3, lse);
     bp_out(call, DRAWN, BP_I64, 1, &two);
@@ -185,7 +193,8 @@ static bp_status attention_grad_infer(bp_call *call)
     const bp_meta *q = &call->in[G_Q]->m;
     BP_TRY(check(call, G_Q, G_K, G_V, G_LENGTHS));
     BP_TRY(check_used(call, call->in[G_USED]));
-    const int64_t y[3] = { q->shape[0], q->shape[1], call->in[G_V]->m.shape[2] }, lse[3] = { q->shape[0], call->args[HEADS].as.i, q->shape[1] };
+    const int64_t y[3] = { q->shape[0], q->shape[1], call->in[G_V]->m.shape[2] },
+                  lse[3] = { q->shape[0], call->args[HEADS].as.i, q->shape[1] };
     BP_TRY(bp_need_shape(call, G_DY, 3, y));
     BP_TRY(bp_need_shape(call, G_LSE, 3, lse));
     for (int i = 0; i < 3; i++) bp_out(call, i, q->dtype, 3, call->in[G_Q + i]->m.shape);
@@ -320,8 +329,8 @@ const bp_op bp__op_attention = {
     .name = "attention",
     .group = "layers",
     .summary = "scaled dot-product attention over several heads",
-    .detail = "For each head  y = drop(softmax(scale * q k^T)) v, the softmax along the keys that a query sees. Heads lie side by side in the last\n"
-              "dimension; the weights are never stored, only the logarithm of their sum. A query that sees no key gives 0.\n"
+    .detail = "For each head  y = drop(softmax(scale * q k^T)) v, the softmax along the keys that a query sees. Heads lie side by side in\n"
+              "the last dimension; the weights are never stored, only the logarithm of their sum. A query that sees no key gives 0.\n"
               "Vaswani and others, Attention is all you need, 2017; Dao and others, FlashAttention, 2022.",
     .inputs = (const bp_input[]){ { "q", 0, "[batch][queries][heads * size]" },
                                   { "k", 0, "[batch][keys][heads * size]" },
@@ -358,8 +367,9 @@ const bp_op bp__op_attention_grad = {
     .name = "attention_grad",
     .group = "layers",
     .summary = "gradient of attention: makes the weights again from lse",
-    .detail = "w = exp(scale * q k^T - lse);  dv = drop(w)^T dy;  d = drop(dy v^T);  ds = scale * w * (d - sum(w * d));  dq = ds k;  dk = ds^T q\n"
-              "Not differentiable itself: where a gradient of a gradient is wanted, attention's gradient is spelled out in simpler ops.",
+    .detail = "w = exp(scale * q k^T - lse);  dv = drop(w)^T dy;  d = drop(dy v^T);  ds = scale * w * (d - sum(w * d));  dq = ds k;\n"
+              "dk = ds^T q\n"
+              "Not differentiable itself: where a gradient of a gradient is wanted, it is spelled out in simpler ops instead.",
     .inputs = (const bp_input[]){ { "dy", 0, "gradient of y" },
                                   { "q", 0, "[batch][queries][heads * size]" },
                                   { "k", 0, "[batch][keys][heads * size]" },

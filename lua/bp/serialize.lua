@@ -194,8 +194,12 @@ end
 
 local function build_layers(self, built)
   local by_path = {}
-  for _, entry in ipairs(tree.modules(self)) do by_path[entry.path] = entry.module end
+  local function look()
+    for _, entry in ipairs(tree.modules(self)) do by_path[entry.path] = entry.module end
+  end
+  look()
   for _, entry in ipairs(built or {}) do
+    if not by_path[entry[1]] then look() end -- some layers make their children when they are built
     local one, shape = by_path[entry[1]], value_of(entry[2])
     if not one then bad("its architecture names the layer '%s', which is not in the model that was rebuilt", tostring(entry[1])) end
     if one.build and not rawget(one, "built_for") then core.pause(core.no_grad, function() one:build(shape) end) end

@@ -32,12 +32,13 @@ import pathlib  # noqa: E402
 import keras  # noqa: E402
 import torch  # noqa: E402
 
-from makers import activations, initializers, keras_hello, layers, losses, norms, optimizers, schedules  # noqa: E402
+from makers import activations, attention, initializers, keras_hello, layers, losses, norms, optimizers, schedules  # noqa: E402
 from makers.vectorfile import VectorFile  # noqa: E402
 
 FAMILIES = {
     "layers": layers,
     "activations": activations,
+    "attention": attention,
     "losses": losses,
     "norms": norms,
     "optimizers": optimizers,

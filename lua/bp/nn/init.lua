@@ -1,6 +1,7 @@
 --- bp.nn: modules, layers, losses, initialisers.
 local activation = require "bp.nn.activation"
 local graph = require "bp.nn.graph"
+local attention = require "bp.nn.attention"
 local check_self = require "bp.methods"
 local lambda = require "bp.nn.lambda"
 local merge = require "bp.nn.merge"
@@ -29,6 +30,9 @@ local nn = {
   layer_norm = norm.layer_norm,
   rms_norm = norm.rms_norm,
   group_norm = norm.group_norm,
+  multi_head_attention = attention.multi_head_attention,
+  transformer_block = attention.transformer_block,
+  positional = require("bp.nn.positional").layer,
   rescaling = require "bp.nn.rescaling",
   lambda = lambda.layer,
   register = lambda.register,

@@ -154,7 +154,7 @@ function Module:build_for(shape)
   local full = { 1, table.unpack(type(shape) == "table" and shape or { shape }) }
   if self.build then
     build(self, full)
-    return self
+    if #tree.children(self) == 0 then return self end
   end
   local training = self.training
   self:eval()
