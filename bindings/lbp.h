@@ -210,6 +210,7 @@ void lbp_push_op(lua_State *L, lbp_state *s, const bp_op *op, bool in_place);
     X(optable)       \
     X(autograd)      \
     X(capture)       \
+    X(watch)         \
     X(scope)         \
     X(random)        \
     X(settings)      \

@@ -154,6 +154,20 @@ static bp_status check_kept(const bp_node *n)
     return BP_OK;
 }
 
+static void run_gradient(const bp_node *n, bp_grad *g)
+{
+    bp_ctx *ctx = n->ctx;
+    const char *where = ctx->where;
+    const void *gradient_of = ctx->gradient_of;
+    if (ctx->keep_where) {
+        ctx->where = n->where ? n->where : "";
+        ctx->gradient_of = n->op;
+    }
+    n->op->gradient(g);
+    ctx->where = where;
+    ctx->gradient_of = gradient_of;
+}
+
 /* Runs one node's gradient and hands on what comes out. */
 static bp_status run_node(walk *w, bp_node *n)
 {
@@ -191,7 +205,7 @@ static bp_status run_node(walk *w, bp_node *n)
             }
         }
     }
-    if (g.status == BP_OK) n->op->gradient(&g);
+    if (g.status == BP_OK) run_gradient(n, &g);
     for (int i = 0; i < n->n_out; i++) {
         if (g.out[i]->var) {
             bp_var_release(g.out[i]->var);

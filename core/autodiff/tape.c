@@ -82,6 +82,7 @@ void bp_node_release(bp_node *n)
         bp_node *dead = *queue;
         *queue = dead->next;
         bp_node_clear(dead);
+        if (dead->where) bp_mem_free(ctx, dead->where, strlen(dead->where) + 1);
         bp_mem_free(ctx, dead, node_bytes(dead->n_in, dead->n_out));
     }
     ctx->freeing = false;
@@ -154,6 +155,7 @@ static bp_status after(void *ud, bp_call *c)
     n->version = (uint64_t *)(n->in + c->n_in);
     memcpy(n->args, c->args, sizeof n->args);
     bp_status status = BP_OK;
+    if (ctx->keep_where && ctx->where && !(n->where = bp_mem_string(ctx, ctx->where))) status = BP_ENOMEM;
     for (int i = 0; i < c->n_in && status == BP_OK; i++)
         if (c->in[i]) status = keep(c->in[i], needs(c->op->needs_in, i), true, &n->in[i], &n->version[i]);
     for (int i = 0; i < c->n_out && status == BP_OK; i++)

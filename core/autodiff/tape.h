@@ -37,6 +37,7 @@ struct bp_node {
     bool used;                   /* a backward went through and let go of the values */
     bp_tensor *dout[BP_MAX_OUT]; /* gathered while a backward runs */
     bool queued;
+    char *where;   /* path of the layer it ran in, under keep_where; NULL: not noted */
     bp_node *next; /* in the list of nodes being freed */
 };
 

@@ -62,9 +62,11 @@ struct bp_ctx {
     bool freeing;
     struct bp_tensor *streams[BP_STREAM_COUNT]; /* i64[2] {key, step} */
 
-    int base;          /* positions held in tensors count from this: 0 in C, 1 in a Lua state */
-    volatile int stop; /* set from a signal or another thread: long loops give up with BP_ESTOP */
-    const char *where; /* path of the layer now running, for messages; borrowed */
+    int base;                /* positions held in tensors count from this: 0 in C, 1 in a Lua state */
+    volatile int stop;       /* set from a signal or another thread: long loops give up with BP_ESTOP */
+    const char *where;       /* path of the layer now running, for messages; borrowed */
+    bool keep_where;         /* the tape notes the path with every op, and backward runs under it: while somebody looks for a NaN */
+    const void *gradient_of; /* the op whose gradient is being computed, under keep_where; NULL: none */
     char message[1024];
 };
 

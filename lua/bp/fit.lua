@@ -118,6 +118,7 @@ local function one_epoch(self, run, train, bar)
   local function read() return model.results(compiled) end
   self:train()
   batches_of(run, train, compiled)
+  run.eager = function(...) core.scope(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), ...) end
   local last = o.steps_per_epoch or math.maxinteger
   while run.batch < last and not run.stopped do
     local batch = run.batches()
@@ -129,13 +130,17 @@ local function one_epoch(self, run, train, bar)
     local step = model.cached(steps, captured, function()
       return model.step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture)
     end)
+    run.step, run.index, run.arguments = step, batch.index, table.pack(model.arguments(batch))
+    callbacks:step("before", run)
     step(model.arguments(batch))
     run.total = run.total + 1
+    callbacks:step("after", run)
     bar:step(run.batch, read)
     callbacks:batch("end", run.batch, run, read)
     callbacks:after("batch", run, read)
-    if run.pending() then return nil end
+    if run.pending() or run.unfinished and callbacks:folder() then return nil end
   end
+  callbacks:after("steps", run)
   return read()
 end
 
@@ -156,15 +161,17 @@ local function check_finite(run, epoch, result)
   run:stop("the loss is no number")
 end
 
--- An interruption: the batch at hand is done; what can be saved is saved, and the process ends as its user wanted.
+-- An end within an epoch: the batch at hand is done and what can be saved is saved. After Ctrl-C or SIGTERM the process ends, as its user
+-- wanted.
 local function interrupted(self, run, bar)
   local signal = run.pending()
   local path = run.callbacks:save(run)
-  bar:say(("%s in epoch %d after batch %d: %s"):format(interrupt.name(signal), run.epoch, run.batch,
+  bar:say(("%s in epoch %d after batch %d: %s"):format(signal and interrupt.name(signal) or run.stopped, run.epoch, run.batch,
     path and ("saved %s; bplua --resume, or resume = true, goes on from there"):format(path)
     or "nothing is saved, as fit has no callbacks.checkpoint"))
+  if signal then interrupt.leave(signal) end
+  run.callbacks:train("end", run)
   self:eval()
-  interrupt.leave(signal)
 end
 
 -- An epoch from its beginning, or from the checkpoint within it; false when it was interrupted.
@@ -199,7 +206,8 @@ local function fit(self, given, ...)
   local train, validation = datasets(self, o)
   run.samples = { train = #train, validation = validation and #validation or 0 }
   run.resuming = saved ~= nil
-  local bar = progress.new(o.verbose, o.epochs, math.min(o.steps_per_epoch or math.maxinteger, (#train + o.batch_size - 1) // o.batch_size))
+  run.steps_per_epoch = math.min(o.steps_per_epoch or math.maxinteger, (#train + o.batch_size - 1) // o.batch_size)
+  local bar = progress.new(o.verbose, o.epochs, run.steps_per_epoch)
 
   local held <close> = interrupt.hold() -- luacheck: ignore 211
   run.callbacks:train("begin", run)

@@ -21,7 +21,7 @@ end
 ---@return table state
 function resume.state(run)
   return {
-    entry = run.entry, history = run.history.rows, epochs = run.history.epochs, stopped = run.stopped,
+    entry = run.entry, history = run.history.rows, epochs = run.history.epochs, stopped = not run.unfinished and run.stopped or nil,
     batches = run.batches and run.batches:state(), result = run.result,
     sums = run.batches and sums(model.compiled(run.model, "fit")) or nil,
     samples = run.samples, callbacks = run.callbacks:state(), total = run.total,

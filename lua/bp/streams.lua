@@ -28,6 +28,14 @@ local function each(visit)
   end
 end
 
+--- The states themselves.
+---@return table[] tensors
+function streams.tensors()
+  local list = {}
+  each(function(_, state) list[#list + 1] = state end)
+  return list
+end
+
 --- Where every stream stands.
 ---@return table positions { key, step } by name
 function streams.get()

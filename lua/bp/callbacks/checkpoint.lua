@@ -77,11 +77,28 @@ function Checkpoint:on_train_begin(run)
   if not run.resuming then set_aside(self, run) end
 end
 
+-- Weights that went wrong never take the place of good ones.
+local function finite_weights(run)
+  return core.pause(core.scope, core.no_grad, function()
+    for _, group in ipairs(run.optimizer.groups) do
+      for _, entry in ipairs(group.blocks) do
+        if not core.ops.all(core.ops.isfinite(entry.block.data)):item() then return false end
+      end
+    end
+    return true
+  end)
+end
+
 --- Saves now.
 ---@param run table
 ---@return string|nil path nil when that failed and on_error is "warn"
 function Checkpoint:save(run)
   local o = self.options
+  run.callbacks:after("steps", run) -- a guard looks first: what is saved is good
+  if run.failed or not finite_weights(run) then
+    warning.give("checkpoint: the weights are not finite any more; the checkpoint before stays the newest")
+    return nil
+  end
   local path = o.path .. "/" .. checkpoint.name(run.epoch, run.batches and run.batch or nil)
   if not check(self, resume.save(run, path)) then return nil end
   checkpoint.prune(o.path, o.keep)
@@ -109,10 +126,10 @@ local function is_best(self, run, values)
   return better
 end
 
---- After an epoch, once everybody has seen it. Weights that went wrong never take the place of good ones.
+--- After an epoch, once everybody has seen it.
 ---@private
 function Checkpoint:after_epoch(run, values)
-  if not finite(values.loss) then return end
+  if not finite(values.loss) or run.failed then return end
   if is_best(self, run, values) then check(self, resume.save(run, self.options.path .. "/best.safetensors")) end
   local last = run.stopped or run.epoch >= run.options.epochs
   if last or self.unit == "epochs" and run.epoch % self.count == 0

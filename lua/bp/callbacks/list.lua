@@ -43,10 +43,11 @@ function list.new(callbacks)
     check(callback, i)
     self[i] = callback
   end
-  self.wants_batches = false
+  self.wants_batches, self.wants_steps = false, false
   self.begun = {}
   for _, callback in ipairs(self) do
     if callback.on_batch_begin or callback.on_batch_end then self.wants_batches = true end
+    if callback.before_step or callback.after_step then self.wants_steps = true end
   end
   return self
 end
@@ -134,6 +135,12 @@ function List:folder()
   for _, callback in ipairs(self) do
     if kind(callback) == "checkpoint" then return callback.options.path end
   end
+end
+
+--- Calls those that look at a step right before or after it: before_step, after_step.
+---@private
+function List:step(when, run)
+  if self.wants_steps then each(self, when .. "_step", run) end
 end
 
 --- Has the checkpoints saved now; returns where.
