@@ -220,7 +220,7 @@ format:	## lay out the C sources as .clang-format says
 
 # ---- documentation and measurements ---------------------------------------------------------------------------------
 
-.PHONY: docs bench bench-quick bench-peers
+.PHONY: docs bench bench-sweep bench-kernels bench-quick bench-peers
 docs: build	## write docs/reference from the comments, the option tables and the op table
 	$(BUILD)/bplua docs/generate.lua
 check-docs: build
@@ -232,12 +232,15 @@ $(BUILD)/tests/bench/%: tests/bench/%.c $(BUILD)/libbp.a
 	$(call show,CC)
 	$(Q)$(COMPILE_TEST) $(LDFLAGS) -o $@ $< $(BUILD)/libbp.a $(LIBS) -ldl
 
-bench: build $(BENCH_BIN)	## speed beside the peers that make bench-peers has installed, and of the kernels; BENCH_FLAGS="--rounds 7 cnn_mnist"
+bench: build $(BENCH_BIN)	## speed beside the peers that make bench-peers has installed; BENCH_FLAGS="--rounds 3 cnn_mnist", --list
 	@$(BUILD)/bplua tests/bench/run.lua $(BENCH_FLAGS)
-	@for b in $(BENCH_BIN); do $$b || exit 1; done
+bench-sweep: build $(BENCH_BIN)	## single layers of many shapes beside PyTorch
+	@$(BUILD)/bplua tests/bench/run.lua --sweep --peers torch $(BENCH_FLAGS)
+bench-kernels: build $(BENCH_BIN)	## products and convolutions against the peak of one core, and OpenBLAS
+	@$(BUILD)/tests/bench/kernels
 bench-quick: build	## instructions per step against tests/bench/baseline.lua: fails where they grew by more than a quarter
 	@$(BUILD)/bplua tests/bench/quick.lua
-bench-peers:	## install PyTorch, TensorFlow, JAX and onnxruntime in $$BP_PEERS (3 GB, outside the tree)
+bench-peers:	## install PyTorch, TensorFlow, JAX, onnxruntime and KANN in $$BP_PEERS (3 GB, outside the tree)
 	@tests/bench/peers.sh
 
 .PHONY: demo

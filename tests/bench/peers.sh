@@ -5,7 +5,9 @@
 #     BP_PEERS=/some/where tests/bench/peers.sh
 #
 # Takes 3 GB of disk. Says what it does, does nothing where the environment is complete, and ends with the interpreter's path.
-# It also serves tests/vectors/make_vectors.py.
+# KANN, a small framework in C, comes from its repository or, where that is out of reach, from Debian's source archive of rspamd, which
+# carries it; it is compiled with OpenBLAS when cblas.h is there. What cannot be had is said, and the bench names it as not measured.
+# The environment also serves tests/vectors/make_vectors.py.
 set -eu
 
 peers=${BP_PEERS:-${XDG_CACHE_HOME:-$HOME/.cache}/bplua/peers}
@@ -31,5 +33,40 @@ if [ -n "$missing" ]; then
     # $BP_TORCH_INDEX may name. Without it, pip takes what its own settings offer.
     # shellcheck disable=SC2086  # a list of words
     "$peers/bin/pip" install --quiet ${BP_TORCH_INDEX:+--extra-index-url "$BP_TORCH_INDEX"} $missing
+fi
+
+here=$(cd "$(dirname "$0")" && pwd)
+kann=$peers/kann
+archive=rspamd_3.4.orig.tar.xz
+archive_sum=a7dad761aa6bbc666b7977dfd741b240bf02cff8779e088f17dbfa74d5429f8a
+mirror=${BP_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+
+fetch_kann() {
+    [ ! -f "$kann/kann.c" ] || return 0
+    rm -rf "$kann" && mkdir -p "$kann"
+    echo 'fetching KANN'
+    if git clone --quiet --depth 1 https://github.com/attractivechaos/kann "$kann/clone" 2>/dev/null; then
+        mv "$kann"/clone/k*.[ch] "$kann" && rm -rf "$kann/clone"
+        return
+    fi
+    command -v curl >/dev/null || return 1
+    curl --fail --silent --show-error --location --output "$kann/$archive" "$mirror/pool/main/r/rspamd/$archive" || return 1
+    echo "$archive_sum  $kann/$archive" | sha256sum --check --quiet || return 1
+    tar -xJf "$kann/$archive" -C "$kann" --strip-components=3 --wildcards '*/contrib/kann/k*.[ch]' && rm "$kann/$archive"
+}
+
+build_kann() {
+    for header in config.h blas-config.h; do [ -f "$kann/$header" ] || : > "$kann/$header"; done # its copy in the archive wants them
+    blas=
+    if echo '#include <cblas.h>' | ${CC:-cc} -E - >/dev/null 2>&1; then blas='-DHAVE_CBLAS_SGEMM=1 -DHAVE_CBLAS_H=1'; fi
+    # shellcheck disable=SC2086  # lists of words
+    ${CC:-cc} -std=gnu11 -O3 -march=native -DHAVE_PTHREAD $blas -w -include stdbool.h -I"$kann" -o "$peers/bin/kann_peer" \
+        "$here/peers/kann_peer.c" "$kann/kann.c" "$kann/kautodiff.c" ${blas:+-lopenblas} -lm -pthread
+}
+
+if fetch_kann && build_kann; then
+    echo "$peers/bin/kann_peer"
+else
+    echo 'peers.sh: KANN could not be fetched and built; it will be named as not measured' >&2
 fi
 echo "$peers/bin/python"

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""JAX for the dense nets: one jitted step called from Python, or a jitted loop around all steps. See protocol.py."""
+"""JAX for the dense nets: one jitted step called from Python ("step"), or all steps inside one jitted call ("inside"), where no batch comes
+from outside and nothing can be looked at in between. See protocol.py."""
 import itertools
 import os
 
 import protocol
 
-options = protocol.arguments(__doc__, loop=["step", "inside"])
+options = protocol.arguments(__doc__)
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:options.threads])  # XLA makes as many threads as it may use
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -17,9 +18,10 @@ import workloads as w  # noqa: E402
 B1, B2, EPS = 0.9, 0.999, 1e-8
 
 
-def init(sizes):
-    keys = jax.random.split(jax.random.key(1), len(sizes))
-    return [(jax.random.normal(k, (i, o)) * jnp.sqrt(2 / i), jnp.zeros(o)) for k, i, o in zip(keys, sizes, sizes[1:])]
+def init(sizes, seed):
+    keys = jax.random.split(jax.random.key(seed), len(sizes))
+    glorot = jax.nn.initializers.glorot_uniform()
+    return [(glorot(k, (i, o)), jnp.zeros(o)) for k, i, o in zip(keys, sizes, sizes[1:])]
 
 
 def forward(params, x, key, rate):
@@ -39,10 +41,10 @@ def cross_entropy(logits, label):
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], 1))
 
 
-def training(name, sizes, loss, lr, rate=0.0):
-    params = init(sizes)
+def training(name, variant, seed, sizes, loss, lr, rate=0.0):
+    params = init(sizes, seed)
     m, v = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
-    state = (params, m, v, jnp.zeros((), jnp.int32), jax.random.key(2))
+    state = (params, m, v, jnp.zeros((), jnp.int32), jax.random.key(seed + 1000))
     xs, ys = (jnp.stack(part) for part in w.data(name))
 
     def step(state, batch):
@@ -55,7 +57,7 @@ def training(name, sizes, loss, lr, rate=0.0):
         params = jax.tree.map(lambda p, a, b: p - rate1 * a / (jnp.sqrt(b) / root2 + EPS), params, m, v)
         return (params, m, v, t, key), value
 
-    if options.loop == "step":
+    if variant == "step":
         jitted = jax.jit(step, donate_argnums=0)
         batches = itertools.cycle(list(zip(xs, ys)))
 
@@ -84,16 +86,8 @@ def training(name, sizes, loss, lr, rate=0.0):
     return run
 
 
-def mlp_tiny():
-    return training("mlp_tiny", (10, 32, 1), mse, 0.01)
-
-
-def mlp_784():
-    return training("mlp_784", (784, 512, 512, 10), cross_entropy, 0.001, 0.2)
-
-
-def infer_mlp():
-    params, key = init((10, 32, 1)), jax.random.key(0)
+def inference(seed):
+    params, key = init((10, 32, 1), seed), jax.random.key(0)
     jitted = jax.jit(lambda x: forward(params, x, key, 0.0))
     samples = itertools.cycle(w.data("infer_mlp")[0])
 
@@ -104,5 +98,16 @@ def infer_mlp():
     return run
 
 
+def build(name, variant, seed):
+    if name == "mlp_tiny":
+        return training(name, variant, seed, (10, 32, 1), mse, 0.01)
+    if name == "mlp_784":
+        return training(name, variant, seed, (784, 512, 512, 10), cross_entropy, 0.001, 0.2)
+    if name == "infer_mlp":
+        return inference(seed)
+    raise ValueError(f"no workload called {name}")
+
+
 if __name__ == "__main__":
-    protocol.serve("jax", options, {"jax": jax.__version__}, {b.__name__: (w.BATCH[b.__name__], b) for b in (mlp_tiny, mlp_784, infer_mlp)})
+    protocol.serve("jax", options, {"jax": jax.__version__},
+                   {"mlp_tiny": ["step", "inside"], "mlp_784": ["step", "inside"], "infer_mlp": ["step"]}, build)

@@ -4,7 +4,7 @@ import itertools
 
 import protocol
 
-options = protocol.arguments(__doc__, call=["run", "binding"])
+options = protocol.arguments(__doc__)
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
@@ -35,14 +35,14 @@ def random(**shapes):
     return {k: (rng.standard_normal(s) * np.sqrt(2 / max(1, np.prod(s[1:])))).astype(np.float32) for k, s in shapes.items()}
 
 
-def inference(name, model):
+def inference(name, variant, model):
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     xs = w.data(name)[0]
     samples = itertools.cycle([np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x for x in xs])
-    if options.call == "run":
+    if variant == "run":
         def run(n):
             for x in itertools.islice(samples, n):
                 session.run(None, {"x": x})
@@ -60,19 +60,21 @@ def inference(name, model):
     return run
 
 
-def infer_mlp():
+def infer_mlp(variant):
     nodes = [("Gemm", ("w1", "b1"), {"transB": 1}), ("Relu", (), {}), ("Gemm", ("w2", "b2"), {"transB": 1})]
-    return inference("infer_mlp", model_of([1, 10], 1, nodes, random(w1=(32, 10), b1=(32,), w2=(1, 32), b2=(1,))))
+    return inference("infer_mlp", variant, model_of([1, 10], 1, nodes, random(w1=(32, 10), b1=(32,), w2=(1, 32), b2=(1,))))
 
 
-def infer_cnn():
+def infer_cnn(variant):
     nodes = [("Conv", ("w1", "b1"), {}), ("Relu", (), {}), ("Conv", ("w2", "b2"), {}), ("Relu", (), {}),
              ("MaxPool", (), {"kernel_shape": [2, 2], "strides": [2, 2]}), ("Flatten", (), {}),
              ("Gemm", ("w3", "b3"), {"transB": 1}), ("Relu", (), {}), ("Gemm", ("w4", "b4"), {"transB": 1})]
-    return inference("infer_cnn", model_of([1, 1, 28, 28], 10, nodes, random(
+    return inference("infer_cnn", variant, model_of([1, 1, 28, 28], 10, nodes, random(
         w1=(32, 1, 3, 3), b1=(32,), w2=(64, 32, 3, 3), b2=(64,), w3=(128, 9216), b3=(128,), w4=(10, 128), b4=(10,))))
 
 
+BUILDERS = {"infer_mlp": infer_mlp, "infer_cnn": infer_cnn}
+
 if __name__ == "__main__":
-    protocol.serve("onnxruntime", options, {"onnxruntime": onnxruntime.__version__},
-                   {b.__name__: (w.BATCH[b.__name__], b) for b in (infer_mlp, infer_cnn)})
+    protocol.serve("onnxruntime", options, {"onnxruntime": onnxruntime.__version__}, {name: ["run", "binding"] for name in BUILDERS},
+                   lambda name, variant, seed: BUILDERS[name](variant))

@@ -1,71 +1,106 @@
 #!/usr/bin/env python3
 """PyTorch: eager or compiled, NCHW or channels last, with each of its optimizer implementations. See protocol.py."""
 import itertools
+import random
 
 import protocol
 
-options = protocol.arguments(__doc__, engine=["eager", "compile"], layout=["nchw", "channels_last"], optimizer=["fused", "foreach", "loop"])
+options = protocol.arguments(__doc__)
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from torch import nn  # noqa: E402
 
+import torch_nets as nets  # noqa: E402
 import workloads as w  # noqa: E402
 
 torch.set_num_threads(options.threads)
 torch.set_num_interop_threads(1)
 torch.set_flush_denormal(True)
-torch.manual_seed(1)
 
-IMPLEMENTATION = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False}}[options.optimizer]
+# workload: net, optimizer and its numbers, loss
+TRAINING = {
+    "mlp_tiny": (nets.tiny, "adam", {"lr": 0.01}, F.mse_loss),
+    "mlp_784": (nets.mlp, "adam", {"lr": 0.001}, F.cross_entropy),
+    "cnn_mnist": (nets.cnn, "adam", {"lr": 0.001}, F.cross_entropy),
+    "lenet5": (nets.lenet5, "sgd", {"lr": 0.01, "momentum": 0.9}, F.cross_entropy),
+    "resnet20": (nets.resnet20, "sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}, F.cross_entropy),
+    "lstm_text": (nets.Text, "adam", {"lr": 0.001}, F.binary_cross_entropy_with_logits),
+    "gru_sequence": (nets.Sequence, "adam", {"lr": 0.001}, F.binary_cross_entropy_with_logits),
+    "batch_norm": (nets.normalised, "sgd", {"lr": 0.05}, F.cross_entropy),
+    "embedding": (nets.Bag, "sgd", {"lr": 0.1}, F.binary_cross_entropy_with_logits),
+    "attention": (nets.Attention, "adam", {"lr": 0.001}, F.cross_entropy),
+    "depthwise": (nets.depthwise, "sgd", {"lr": 0.05}, F.cross_entropy),
+}
+INFERENCE = {"infer_mlp": nets.tiny, "infer_cnn": nets.cnn}
+IMAGES = ("cnn_mnist", "lenet5", "resnet20", "batch_norm", "depthwise", "infer_cnn")
+IMPLEMENTATION = {"fused": {"fused": True}, "foreach": {"foreach": True}, "default": {}}
 
 
-def adam(model, lr):
-    return torch.optim.Adam(model.parameters(), lr=lr, **IMPLEMENTATION)
+def variants():
+    """What is tried of each workload. compiled-step: the optimizer is compiled as well."""
+    known = {}
+    for name in TRAINING:
+        known[name] = [f"eager {o}" for o in ("default", "foreach", "fused")] + ["compiled fused", "compiled compiled-step"]
+        if name in IMAGES:
+            known[name] = ["eager fused", "eager last default", "eager last foreach", "eager last fused", "compiled last fused"]
+    known["embedding"].append("eager sparse default")
+    for name in INFERENCE:
+        known[name] = ["eager", "compiled"] if name not in IMAGES else ["eager", "eager last", "compiled last"]
+    known["epoch_fashion"] = ["eager fused", "compiled fused"]
+    known["trials"] = ["optuna fused", "optuna default", "optuna two-processes"]
+    return known
 
 
-def sgd(model, lr, **rest):
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, **rest, **IMPLEMENTATION)
-
-
-def place(x):
-    """A batch of w.data as PyTorch wants it. Permuted NHWC is what PyTorch calls channels_last."""
+def place(x, words):
+    """A batch as PyTorch wants it. Permuted NHWC is what PyTorch calls channels last."""
     t = torch.from_numpy(x)
-    if t.dim() != 4:
-        return t
-    return t.permute(0, 3, 1, 2).contiguous(memory_format=memory_format())
+    return t.permute(0, 3, 1, 2).contiguous(memory_format=layout(words)) if t.dim() == 4 else t
 
 
-def memory_format():
-    return torch.channels_last if options.layout == "channels_last" else torch.contiguous_format
+def layout(words):
+    return torch.channels_last if "last" in words else torch.contiguous_format
 
 
-def compiled(fn):
-    return torch.compile(fn) if options.engine == "compile" else fn
+def optimizer_of(model, kind, numbers, words):
+    how = next((IMPLEMENTATION[word] for word in words if word in IMPLEMENTATION), {})
+    make = torch.optim.Adam if kind == "adam" else torch.optim.SGD
+    return make(model.parameters(), **numbers, **how)
 
 
-def training(name, model, optimizer, loss_fn):
-    model.to(memory_format=memory_format()).train()
-    xs, ys = w.data(name)
-    batches = itertools.cycle([(place(x), torch.from_numpy(y)) for x, y in zip(xs, ys)])
-    forward = compiled(lambda x, y: loss_fn(model(x), y))
-    update = compiled(optimizer.step) if options.optimizer != "fused" else optimizer.step
+def stepper(model, optimizer, loss_fn, words):
+    """step(x, y) -> loss: forward, backward, update."""
+    compiled = "compiled" in words
+    forward = torch.compile(lambda x, y: loss_fn(model(x), y)) if compiled else lambda x, y: loss_fn(model(x), y)
+    update = torch.compile(optimizer.step) if "compiled-step" in words else optimizer.step
+
+    def step(x, y):
+        optimizer.zero_grad(set_to_none=True)
+        loss = forward(x, y)
+        loss.backward()
+        update()
+        return loss
+
+    return step
+
+
+def training(name, words):
+    net, kind, numbers, loss_fn = TRAINING[name]
+    model = nets.start(net(sparse=True) if "sparse" in words else net()).to(memory_format=layout(words)).train()
+    step = stepper(model, optimizer_of(model, kind, numbers, words), loss_fn, words)
+    batches = itertools.cycle([(place(x, words), torch.from_numpy(y)) for x, y in zip(*w.data(name))])
 
     def run(n):
         for x, y in itertools.islice(batches, n):
-            optimizer.zero_grad(set_to_none=True)
-            loss = forward(x, y)
-            loss.backward()
-            update()
+            loss = step(x, y)
         return loss.item()
 
     return run
 
 
-def inference(name, model):
-    model.to(memory_format=memory_format()).eval()
-    samples = itertools.cycle([place(x) for x in w.data(name)[0]])
-    forward = compiled(model)
+def inference(name, words):
+    model = nets.start(INFERENCE[name]()).to(memory_format=layout(words)).eval()
+    samples = itertools.cycle([place(x, words) for x in w.data(name)[0]])
+    forward = torch.compile(model) if "compiled" in words else model
 
     def run(n):
         with torch.inference_mode():
@@ -75,87 +110,103 @@ def inference(name, model):
     return run
 
 
-def tiny():
-    return nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 1))
+def epoch(words):
+    """No DataLoader, which collates sample by sample and is several times slower: rows are gathered from one tensor."""
+    images, labels = (torch.from_numpy(part) for part in w.fashion())
+    images = images.reshape(60_000, 784)
+    model = nets.start(nets.mlp()).train()
+    step = stepper(model, optimizer_of(model, "adam", {"lr": 0.001}, words), F.cross_entropy, words)
+
+    def run(n):
+        for _ in range(n):
+            total = torch.zeros(())
+            for rows in torch.randperm(60_000).split(128):
+                total += step(images[rows].float().mul_(1 / 255), labels[rows]).detach()
+        return total.item() / 469
+
+    return run
 
 
-def cnn():
-    return nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
-                         nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10))
+def objective(words):
+    arrays = w.read("trials")
+    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
+
+    def run(trial):
+        lr, decay = trial.suggest_float("lr", 1e-4, 1e-1, log=True), trial.suggest_float("l2", 1e-6, 1e-2, log=True)
+        model = nets.start(nets.tiny()).train()
+        step = stepper(model, optimizer_of(model, "adam", {"lr": lr, "weight_decay": decay}, words), F.mse_loss, words)
+        for _ in range(10):
+            total = 0.0
+            for rows in torch.randperm(1000).split(32):
+                total += step(x[rows], y[rows]).detach()
+        return float(total) / 32
+
+    return run
 
 
-def mlp_tiny():
-    model = tiny()
-    return training("mlp_tiny", model, adam(model, 0.01), F.mse_loss)
+def study(n, words, seed):
+    import optuna
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    made = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    made.optimize(objective(words), n_trials=n)
+    return made.best_value
 
 
-def mlp_784():
-    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.2),
-                          nn.Linear(512, 10))
-    return training("mlp_784", model, adam(model, 0.001), F.cross_entropy)
+def worker(work):
+    torch.set_num_threads(1)
+    return study(*work)
 
 
-def cnn_mnist():
-    model = cnn()
-    return training("cnn_mnist", model, adam(model, 0.001), F.cross_entropy)
+def trials(words, seed):
+    if "two-processes" not in words:
+        return lambda n: study(n, words, seed)
+    import multiprocessing
+    pool = multiprocessing.get_context("spawn").Pool(2)
+    pool.map(worker, [(1, ["fused"], seed)] * 2)
+    return lambda n: min(pool.map(worker, [(max(1, n // 2), ["fused"], seed), (max(1, n - n // 2), ["fused"], seed + 1)], chunksize=1))
 
 
-def lenet5():
-    model = nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-                          nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
-    return training("lenet5", model, sgd(model, 0.01), F.cross_entropy)
+def alone(spec, words):
+    kind, numbers = spec
+    net, shape = nets.layer(kind, numbers)
+    net = net.to(memory_format=layout(words)).train()
+    x = torch.randn(shape)
+    if len(shape) == 4:
+        x = x.permute(0, 3, 1, 2).contiguous(memory_format=layout(words))
+    x.requires_grad_(True)
+    forward = torch.compile(net) if "compiled" in words else net
+    wanted = [x, *net.parameters()]
+
+    def result():
+        y = forward(x)
+        return y[0] if isinstance(y, tuple) else y
+
+    grad = torch.randn_like(result())
+
+    def run(n):
+        for _ in range(n):
+            torch.autograd.grad(result(), wanted, grad)
+
+    return run
 
 
-class Block(nn.Module):
-    def __init__(self, before, filters, stride):
-        super().__init__()
-        self.first = nn.Conv2d(before, filters, 3, stride, 1, bias=False)
-        self.second = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
-        self.norm1, self.norm2 = nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)
-        self.stride, self.more = stride, filters - before
-
-    def forward(self, x):
-        y = self.norm2(self.second(F.relu(self.norm1(self.first(x)))))
-        if self.more:
-            x = F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))
-        return F.relu(x + y)
-
-
-def resnet20():
-    blocks, before = [], 16
-    for filters, stride in w.RESNET_STAGES:
-        for index in range(3):
-            blocks.append(Block(before, filters, stride if index == 0 else 1))
-            before = filters
-    model = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1),
-                          nn.Flatten(), nn.Linear(64, 10))
-    return training("resnet20", model, sgd(model, 0.1, weight_decay=1e-4), F.cross_entropy)
-
-
-class Text(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(w.VOCABULARY, w.EMBEDDING)
-        self.lstm = nn.LSTM(w.EMBEDDING, w.HIDDEN, batch_first=True)
-        self.out = nn.Linear(w.HIDDEN, 1)
-
-    def forward(self, x):
-        return self.out(self.lstm(self.embedding(x))[0][:, -1])
-
-
-def lstm_text():
-    model = Text()
-    return training("lstm_text", model, adam(model, 0.001), F.binary_cross_entropy_with_logits)
-
-
-def infer_mlp():
-    return inference("infer_mlp", tiny())
-
-
-def infer_cnn():
-    return inference("infer_cnn", cnn())
+def build(name, variant, seed):
+    torch.manual_seed(seed)
+    random.seed(seed)
+    words = variant.split()
+    if name in TRAINING:
+        return training(name, words)
+    if name in INFERENCE:
+        return inference(name, words)
+    if name == "epoch_fashion":
+        return epoch(words)
+    if name == "trials":
+        return trials(words, seed)
+    spec = w.layer(name)
+    if spec is None:
+        raise ValueError(f"no workload called {name}")
+    return alone(spec, words)
 
 
 if __name__ == "__main__":
-    builders = (mlp_tiny, mlp_784, cnn_mnist, lenet5, resnet20, lstm_text, infer_mlp, infer_cnn)
-    protocol.serve("torch", options, {"torch": torch.__version__}, {b.__name__: (w.BATCH[b.__name__], b) for b in builders})
+    protocol.serve("torch", options, {"torch": torch.__version__}, variants(), build)
