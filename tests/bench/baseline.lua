@@ -1,8 +1,14 @@
 --- Instructions per step as tests/bench/quick.lua counts them; written by its option --update.
 return {
-  batch_norm = 489567,
-  cnn = 16042575,
-  infer_mlp = 5769,
-  mlp_784 = 11143930,
-  mlp_tiny = 25713,
+  batch_norm = 528023,
+  cnn = 10739330,
+  conv_strided = 934391,
+  eager_tiny = 241229,
+  fit_step = 137394,
+  infer_cnn = 1734075,
+  infer_mlp = 4442,
+  lenet5 = 3469036,
+  mlp_784 = 10836212,
+  mlp_tiny = 25412,
+  replayed_op = 726,
 }

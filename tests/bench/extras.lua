@@ -68,7 +68,9 @@ local function replay(list, ours)
   local failed
   for _, name in ipairs{ "mlp_tiny", "mlp_784", "lenet5", "batch_norm", "infer_mlp" } do
     answer = ours:ask("allocations %s 10", name)
-    if answer.error or answer.calls ~= 0 then failed = ("%s: %s"):format(name, answer.error or answer.calls .. " allocations in 10 steps") end
+    if answer.error or answer.calls ~= 0 then
+      failed = ("%s: %s"):format(name, answer.error or answer.calls .. " allocations in 10 steps")
+    end
   end
   line(list, "allocations of a replayed step (five workloads)", failed or "0")
   return failed

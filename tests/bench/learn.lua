@@ -1,5 +1,5 @@
---- Do both sides learn alike? From fresh starts, seed by seed, over the same batches in the same order: the mean loss of the last steps after
---- a fixed number of steps. The means over the seeds may differ by what their spread allows (four standard errors) and 3 %.
+--- Do both sides learn alike? From fresh starts, seed by seed, over the same batches in the same order: the mean loss of the last steps
+--- after a fixed number of steps. The means over the seeds may differ by what their spread allows (four standard errors) and 3 %.
 local TAIL, STANDARD_ERRORS, SHARE = 24, 4, 0.03
 
 local learn = {}

@@ -1,13 +1,14 @@
-/* machine.c - what this machine gives while a benchmark runs: multiply-adds per second, bytes per second, and the cost of starting a program.
+/* machine.c - what this machine gives while a benchmark runs: multiply-adds per second, bytes per second, and the cost of starting a
+ * program.
  *
  * Answers each line of its input with one line of JSON, as every program of the bench does:
  *
  *     peak              {"p1": GFLOP/s of one core, "p": of all at once}       independent multiply-adds in registers, nothing else
- *     bandwidth MB      {"b": GB/s}     a[i] = b[i] + s c[i] by all threads over three blocks of MB megabytes each: 12 bytes an element (the
- *                                       reading of a for its own writing is not counted)
- *     start COMMAND     {"seconds": from start to end, "peak_bytes": of its memory, "status": 0}       run by the shell's exec
- *     rest SECONDS      {}              does nothing for that long, so that the pools of others stop spinning
- *     idle              {"busy": seconds that all processors have worked, "total": and existed} since the machine started, stolen time as work
+ *     bandwidth MB      {"b": GB/s}     a[i] = b[i] + s c[i] by all threads over three blocks of MB megabytes each: 12 bytes an element
+ * (the reading of a for its own writing is not counted) start COMMAND     {"seconds": from start to end, "peak_bytes": of its memory,
+ * "status": 0}       run by the shell's exec rest SECONDS      {}              does nothing for that long, so that the pools of others stop
+ * spinning idle              {"busy": seconds that all processors have worked, "total": and existed} since the machine started, stolen time
+ * as work
  *
  * A figure is the average over a window (some milliseconds), not the best of many: what a neighbour takes is to be seen. The width is the
  * widest of the processor: 16, 8 or 4 floats; elsewhere 4. Its own threads, its own loops: nothing of libbp is measured with itself. */
@@ -98,7 +99,8 @@ static int team = 1;
 /* This thread's share, again and again until `end`; returns the bytes. */
 static double triad(double end, int thread)
 {
-    const size_t from = block_count / 16 * (size_t)thread / (size_t)team * 16, to = block_count / 16 * (size_t)(thread + 1) / (size_t)team * 16;
+    const size_t from = block_count / 16 * (size_t)thread / (size_t)team * 16,
+                 to = block_count / 16 * (size_t)(thread + 1) / (size_t)team * 16;
     float *restrict a = blocks[0] + from;
     const float *restrict b = blocks[1] + from, *restrict c = blocks[2] + from;
     double bytes = 0;

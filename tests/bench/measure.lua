@@ -1,9 +1,9 @@
 --- Measures one workload: finds the peers' best configurations, then goes round all of them, A B C A B C, so that a slow minute of the
 --- machine meets everyone. What counts is the median over rounds of a ratio within one round.
 ---
---- The rule for dropping a round, fixed before anything is measured: the multiply-add rate of all cores is taken before and after the round;
---- where the two differ by more than 5 %, the round does not count and another is run, at most as many again as were asked for. Where fewer
---- than three are left, all count and the workload is marked noisy.
+--- The rule for dropping a round, fixed before anything is measured: the multiply-add rate of all cores is taken before and after the
+--- round; where the two differ by more than 5 %, the round does not count and another is run, at most as many again as were asked for.
+--- Where fewer than three are left, all count and the workload is marked noisy.
 local MOVED, FEWEST = 0.05, 3
 -- Peers that enter the rounds: the best in scouting, and who comes near it.
 local FINALISTS, NEAR = 3, 1.35

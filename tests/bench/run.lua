@@ -122,12 +122,15 @@ for _, name in ipairs(names) do
     r.learning = {}
     local ours, best = measure.ours(r, "captured"), measure.best_peer(r)
     local middle, least, most = measure.median(measure.ratios(r, ours, nil))
-    if middle then log("  %.2f times the best peer (%.2f .. %.2f): %s; %d rounds, %d dropped", middle, least, most, best.label, #r.rounds, r.dropped) end
+    if middle then
+      log("  %.2f times the best peer (%.2f .. %.2f): %s; %d rounds, %d dropped", middle, least, most, best.label, #r.rounds, r.dropped)
+    end
     measure.forget(r)
     if workload.learn and not o.no_learning and ours then
       for _, peer in ipairs(learn.peers(r, best)) do
         local l = learn.compare(workload, ours, peer)
-        log("  learning beside %s: %s", peer.label, l.error or ("%.4g and %.4g: %s"):format(l.ours, l.theirs, l.alike and "alike" or "NOT ALIKE"))
+        log("  learning beside %s: %s", peer.label,
+          l.error or ("%.4g and %.4g: %s"):format(l.ours, l.theirs, l.alike and "alike" or "NOT ALIKE"))
         table.insert(r.learning, l)
       end
     end

@@ -7,15 +7,16 @@ local report = require "report"
 local workloads = require "workloads"
 
 local SHAPES = {
-  "dense,1,512,512", "dense,17,512,512", "dense,32,100,100", "dense,61,127,93", "dense,128,300,300", "dense,128,512,33", "dense,256,1000,10",
-  "dense,512,64,64", "dense,1000,8,8", "dense,64,2048,2048",
+  "dense,1,512,512", "dense,17,512,512", "dense,32,100,100", "dense,61,127,93", "dense,128,300,300", "dense,128,512,33",
+  "dense,256,1000,10", "dense,512,64,64", "dense,1000,8,8", "dense,64,2048,2048",
   "conv2d,1,56,56,24,3,24,1,same", "conv2d,1,14,14,256,3,256,1,same", "conv2d,17,13,13,5,5,7,2,same", "conv2d,17,27,27,3,3,20,1,valid",
   "conv2d,32,28,28,1,5,20,1,valid", "conv2d,32,12,12,20,5,50,1,valid", "conv2d,32,16,16,48,3,48,1,same", "conv2d,32,31,31,16,3,24,2,same",
   "conv2d,16,32,32,32,1,64,1,valid", "conv2d,16,14,14,128,1,128,1,valid", "conv2d,8,33,33,12,7,12,2,same", "conv2d,64,8,8,96,3,96,1,same",
   "conv2d,128,24,24,8,3,8,1,same", "conv2d,4,64,64,3,3,32,2,same",
   "depthwise,16,28,28,40,3,1,same", "depthwise,17,15,15,96,5,2,same",
   "lstm,1,50,32,64", "lstm,17,20,30,40", "lstm,32,40,100,100", "lstm,64,25,64,256", "gru,17,20,30,40", "gru,32,40,128,128",
-  "batch_norm,17,15,15,24", "batch_norm,64,28,28,32", "max_pool2d,17,26,26,20,2", "max_pool2d,32,24,24,64,3", "softmax,17,1000", "softmax,512,33",
+  "batch_norm,17,15,15,24", "batch_norm,64,28,28,32", "max_pool2d,17,26,26,20,2", "max_pool2d,32,24,24,64,3",
+  "softmax,17,1000", "softmax,512,33",
 }
 local NEEDS = { depthwise = "depthwise_conv2d" }
 local TORCH = { images = { "eager last", "eager" }, other = { "eager" } }
@@ -25,7 +26,8 @@ local function operations(kind, n)
   local l
   if kind == "dense" then l = workloads.layer.dense(n[2], n[3])
   elseif kind == "conv2d" then l = workloads.layer.conv(n[2], n[4], n[6], n[5], { stride = n[7], same = n[8] == "same" })
-  elseif kind == "depthwise" then l = workloads.layer.conv(n[2], n[4], n[4], n[5], { stride = n[6], same = n[7] == "same", depthwise = true })
+  elseif kind == "depthwise" then
+    l = workloads.layer.conv(n[2], n[4], n[4], n[5], { stride = n[6], same = n[7] == "same", depthwise = true })
   elseif kind == "lstm" or kind == "gru" then l = workloads.layer.recurrent(kind == "lstm" and 4 or 3, n[2], n[3], n[4])
   else return nil end
   return 6 * l[1] * n[1]

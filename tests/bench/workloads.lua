@@ -1,14 +1,14 @@
 --- What `make bench` computes: names, sizes and the arithmetic of every workload. peers/workloads.py has the same nets in words for Python;
 --- the data of both come from tests/bench/data.lua.
 ---
---- Counting. A multiply-add is two operations. A layer of m multiply-adds a sample costs 2m forward, 2m for the gradient of its weights and
---- 2m for that of its input; the first layer needs no gradient of its input. Only sums of products count: activations, normalisations and
---- optimizers are no part of the F below, so a share of the limit can only be too low. A convolution counts what its definition needs inside
---- the image, as if computed directly.
+--- Counting. A multiply-add is two operations. A layer of m multiply-adds a sample costs 2m forward, 2m for the gradient of its weights
+--- and 2m for that of its input; the first layer needs no gradient of its input. Only sums of products count: activations, normalisations
+--- and optimizers are no part of the F below. A convolution counts what its definition needs inside the image, as if computed directly:
+--- with Winograd's fewer multiplications a share above 100 % is possible.
 ---
---- The limit of a step is F/P + Q/B. P: multiply-add rate of all cores, measured in the same run. Q: bytes that the optimizer has to move,
---- which can overlap with no product: Adam reads weight, gradient and two moments and writes three (28 bytes a parameter), SGD with momentum
---- 20, plain SGD 12. B: bandwidth of the memory that holds them, the caches or the main memory, measured in the same run.
+--- The limit of a step is F/P + Q/B. P: multiply-add rate of all cores, measured in the same run. Q: bytes that the optimizer has to
+--- move, which can overlap with no product: Adam reads weight, gradient and two moments and writes three (28 bytes a parameter), SGD with
+--- momentum 20, plain SGD 12. B: bandwidth of the memory that holds them, the caches or the main memory, measured in the same run.
 local MOVED = { adam = 28, momentum = 20, sgd = 12 }
 local HELD = { adam = 16, momentum = 12, sgd = 8 }
 
@@ -95,12 +95,14 @@ local list = {
     layers = { layer.parameters(20000 * 128), layer.recurrent(4, 80, 128, 128), layer.dense(128, 1) },
     bound = "80 dependent products; dense Adam over 2.6 million parameters" },
   { name = "gru_sequence", title = "GRU 64 over 40 steps of 64, batch 32, Adam", batch = 32, optimizer = "adam", needs = { "gru" },
-    layers = { layer.recurrent(3, 40, 64, 64, true), layer.dense(64, 1) }, learn = { 48, 3 }, small = true, bound = "40 dependent products" },
+    layers = { layer.recurrent(3, 40, 64, 64, true), layer.dense(64, 1) }, learn = { 48, 3 }, small = true,
+    bound = "40 dependent products" },
   { name = "batch_norm", title = "conv 3x3x32, batch norm, relu twice, 16x16x16, batch 32, SGD", batch = 32, optimizer = "sgd",
     layers = { layer.conv(16, 16, 32, 3, { same = true, no_bias = true, first = true }), layer.parameters(64),
       layer.conv(16, 32, 32, 3, { same = true, no_bias = true }), layer.parameters(64), layer.dense(32, 10) },
     learn = { 48, 3 }, small = true, bound = "convolutions and passes over their results" },
-  { name = "embedding", title = "embedding 20,000x128, mean of 80 words, dense 1, batch 32, SGD", batch = 32, optimizer = "sgd",
+  { name = "embedding",
+    title = "embedding 20,000x128, mean of 80 words, dense 1, batch 32, SGD", batch = 32, optimizer = "sgd",
     needs = { "embedding" }, layers = { layer.dense(128, 1) }, learn = { 96, 3 }, small = true, touched = 32 * 80 * 128 * 4 * 5,
     bound = "rows gathered and scattered" },
   { name = "attention", title = "attention of 4 heads, 64 steps of 128, layer norm, batch 16, Adam", batch = 16, optimizer = "adam",

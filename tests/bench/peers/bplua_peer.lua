@@ -11,7 +11,7 @@ for i, word in ipairs(arg) do
   if word == "--threads" then bp.threads(tonumber(arg[i + 1])) end
 end
 
-local built, looked_at = {}, {}
+local built = {}
 local WARM_SECONDS = 0.3
 
 local function make(name, variant, seed)
@@ -24,7 +24,7 @@ local function get(name, variant, answer)
   local key = name .. "/" .. variant
   if not built[key] then
     local start = core.clock()
-    built[key], looked_at[key] = make(name, variant, 1)
+    built[key] = make(name, variant, 1)
     built[key](1)
     local known = workloads.by_name[name]
     local warm, n = core.clock(), 2
@@ -72,7 +72,7 @@ function commands.learn(name, variant, seed, steps, tail)
 end
 
 function commands.drop(name, variant)
-  built[name .. "/" .. variant], looked_at[name .. "/" .. variant] = nil, nil
+  built[name .. "/" .. variant] = nil
   collectgarbage()
   collectgarbage()
   return {}
@@ -86,7 +86,7 @@ function commands.memory(name, variant)
   step(3)
   local _, peak = resident(false)
   local answer = { added = peak - before }
-  if variant == "captured" then answer.arena, answer.without_sharing = captured:plans()[1].arena_bytes, captured:plans()[1].temporary_bytes end
+  if variant == "captured" then answer.arena = captured:plans()[1].arena_bytes end
   return answer
 end
 
@@ -134,10 +134,7 @@ for line in io.lines() do
   local words = {}
   for word in line:gmatch "%S+" do words[#words + 1] = math.tointeger(tonumber(word)) or word end
   if words[1] == "quit" then break end
-  local command, answer = commands[words[1]], nil
-  if command then
-    local ok, result = pcall(command, table.unpack(words, 2))
-    answer = ok and result or { error = tostring(result) }
-  else answer = { error = "unknown command: " .. line } end
-  print(bp.json.encode(answer))
+  local command = commands[words[1]] or function() error("unknown command: " .. line, 0) end
+  local ok, result = pcall(command, table.unpack(words, 2))
+  print(bp.json.encode(ok and result or { error = tostring(result) }))
 end
