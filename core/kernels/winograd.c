@@ -163,11 +163,11 @@ static plan plan_of(const bp_conv_shape *s, bool gradient)
 /* Channels in whole vectors. */
 static int64_t whole(int64_t channels) { return (channels + KLANES - 1) / KLANES * KLANES; }
 
-/* Tiles of a block: V takes some 128 kB, in whole tiles of the micro-kernel. */
+/* Tiles of a block, in whole tiles of the micro-kernel: V takes some 192 kB, or more where that leaves too few rows to a panel of U. */
 static int64_t block_of(int64_t channels)
 {
-    const int64_t fit = (int64_t)(128 * 1024 / sizeof(real)) / (CELLS * whole(channels)) / TILE_ROWS * TILE_ROWS;
-    return fit < TILE_ROWS ? TILE_ROWS : fit > 8 * TILE_ROWS ? 8 * TILE_ROWS : fit;
+    const int64_t fit = (int64_t)(192 * 1024 / sizeof(real)) / (CELLS * whole(channels)) / TILE_ROWS * TILE_ROWS;
+    return fit < 2 * TILE_ROWS ? 2 * TILE_ROWS : fit > 8 * TILE_ROWS ? 8 * TILE_ROWS : fit;
 }
 
 /* From one cell of V, M or D to the next: a little more than the block needs, so that cells do not meet in the same sets of the cache. */
@@ -217,16 +217,18 @@ size_t K(winograd_weights_size)(const bp_conv_shape *s)
     return (size_t)(CELLS * (forward > gradient ? forward : gradient)) * sizeof(real);
 }
 
-/* U[e]: panel after panel of k x width. Steps k0..k1-1 of all panels; k0 is a multiple of KLANES. */
+/* U: for each panel of columns, cell after cell of k x width, in the order they are read. Steps k0..k1-1 of all panels; k0 is a multiple of
+ * KLANES. */
 void K(winograd_weights)(const bp_conv_shape *s, bool gradient, const void *w_, void *u_, int64_t k0, int64_t k1, void *scratch)
 {
     const plan p = plan_of(s, gradient);
     const real *const w = (const real *)w_;
-    const int64_t cell = p.c * whole(p.oc), tap = s->c * s->oc;
+    const int64_t tap = s->c * s->oc;
     for (int64_t j = 0; j < p.oc;) {
         const int vecs = K(tile_vecs)(TILE_ROWS, p.oc - j);
         const int64_t width = (int64_t)vecs * KLANES, cols = p.oc - j < width ? p.oc - j : width;
-        real *const u = (real *)u_ + j * p.c;
+        const int64_t cell = p.c * width;
+        real *const u = (real *)u_ + CELLS * p.c * j;
         if (!gradient)
             for (int64_t k = k0; k < k1; k++)
                 for (int64_t o = 0; o < cols; o += KLANES) {
@@ -321,7 +323,7 @@ static void output_block(const plan *p, const real *m, int64_t cell, int vecs, c
 static void multiply_block(const plan *p, const product_room *r, const int64_t *off, const real *u, int vecs, int64_t tiles)
 {
     const int64_t width = (int64_t)vecs * KLANES, pass = tile_k_pass(p->c), v_width = whole(p->c);
-    const int64_t v_cell = cell_size(tiles, v_width), m_cell = cell_size(tiles, width), u_cell = p->c * whole(p->oc);
+    const int64_t v_cell = cell_size(tiles, v_width), m_cell = cell_size(tiles, width), u_cell = p->c * width;
     for (int e = 0; e < CELLS; e++)
         for (int64_t k = 0; k < p->c; k += pass) {
             const tile_panel panel = {
@@ -356,7 +358,7 @@ static void run(const plan *p, const real *x, const real *u, const real *bias, b
         for (int64_t j = 0; j < p->oc;) {
             const int vecs = K(tile_vecs)(TILE_ROWS, p->oc - j);
             const int64_t width = (int64_t)vecs * KLANES, cols = p->oc - j < width ? p->oc - j : width;
-            multiply_block(p, &r, off, u + j * p->c, vecs, tiles);
+            multiply_block(p, &r, off, u + CELLS * p->c * j, vecs, tiles);
             output_block(p, r.m, cell_size(tiles, width), vecs, bias, act, y, j, cols, t, t + tiles);
             j += width;
         }
