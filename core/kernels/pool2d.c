@@ -7,8 +7,8 @@
  * Channels are the vectors. The maximum keeps value and tap in registers over all taps; its last vector overlaps the one before, which
  * is harmless since it stores the same again. A pixel of fewer channels than lanes is computed as a whole vector too: the lanes beyond
  * belong to the next pixel, which stores them again; only the last pixels of a call keep to their channels.
- * The gradients add into a cleared image, output pixels in order; where windows lie side by side and channels fill vectors, each element of
- * dx is written once instead, with dy or zero. */
+ * The gradients add into a cleared image, output pixels in order; where windows lie side by side each element of dx is written once
+ * instead, with dy or zero. */
 #include "vmath.h"
 
 #include <string.h>
@@ -37,6 +37,40 @@ static inline void store_lanes(real *p, int lanes, vec v)
         vec_store_some(p, 1, lanes, v);
 }
 
+/* Lanes to bytes and back. GCC 12 takes conversions of eight bytes apart one by one, so they are spelt as shuffles of bytes. */
+typedef uint8_t vec_b __attribute__((vector_size(KLANES)));
+#if KLANES == 8
+typedef uint8_t vec_c __attribute__((vector_size(32)));
+typedef uint64_t vec_w __attribute__((vector_size(32)));
+#define FOUR(x) x, x, x, x
+#endif
+
+static inline vec_b narrow(vec_i v)
+{
+#if KLANES == 8
+    const vec_c low = __builtin_shuffle((vec_c)v, (vec_c){ 0, 4, 8, 12, 16, 20, 24, 28 });
+    vec_b b;
+    memcpy(&b, &low, KLANES);
+    return b;
+#else
+    return __builtin_convertvector(v, vec_b);
+#endif
+}
+
+static inline vec_i widen(const uint8_t *p)
+{
+#if KLANES == 8
+    uint64_t all;
+    memcpy(&all, p, sizeof all);
+    const vec_c each = { FOUR(0), FOUR(1), FOUR(2), FOUR(3), FOUR(20), FOUR(21), FOUR(22), FOUR(23) };
+    return (vec_i)__builtin_shuffle((vec_c)(vec_w){ FOUR(all) }, each) & 255;
+#else
+    vec_b b;
+    memcpy(&b, p, KLANES);
+    return __builtin_convertvector(b, vec_i);
+#endif
+}
+
 /* `lanes` channels of one output pixel. x is where the first of them would be at tap (0,0). */
 static void max_lanes(const bp_pool_shape *s, const window *row, const window *col, int lanes, const real *x, real *y, uint8_t *argmax)
 {
@@ -51,12 +85,11 @@ static void max_lanes(const bp_pool_shape *s, const window *row, const window *c
         }
     store_lanes(y, lanes, best);
     if (!argmax) return;
-    lane_int taps[KLANES];
-    memcpy(taps, &tap, sizeof taps);
+    const vec_b taps = narrow(tap);
     if (lanes == KLANES)
-        for (int l = 0; l < KLANES; l++) argmax[l] = (uint8_t)taps[l];
+        memcpy(argmax, &taps, KLANES);
     else
-        for (int l = 0; l < lanes; l++) argmax[l] = (uint8_t)taps[l];
+        memcpy(argmax, &taps, (size_t)lanes);
 }
 
 void K(max_pool2d)(const bp_pool_shape *s, const void *x_, void *y_, uint8_t *argmax, int64_t n0, int64_t n1)
@@ -88,18 +121,29 @@ void K(max_pool2d)(const bp_pool_shape *s, const void *x_, void *y_, uint8_t *ar
         }
 }
 
-/* Windows side by side from the first pixel on: every element of an image is written once. */
-static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t *argmax, real *dx, int64_t n)
+/* dy where `tap` won. */
+static inline vec won(const real *dy, const uint8_t *argmax, lane_int tap) { return vec_keep(widen(argmax) == tap, vec_load(dy)); }
+
+/* Windows side by side from the first pixel on: every element of an image is written once, from left to right. A pixel of fewer channels
+ * than lanes is a whole vector too, whose last lanes the next pixel stores again; where there is no next one, and where dy and argmax end,
+ * it keeps to its channels. `left`: elements of dy from this image on. */
+static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t *argmax, real *dx, int64_t left)
 {
     const int64_t channels = s->c, line = s->w * channels;
     for (int64_t h = 0; h < s->h; h++) {
         const int64_t i = h / s->kh, a = h % s->kh;
-        real *restrict to = dx + (n * s->h + h) * line, *const end = to + line;
+        real *to = dx + h * line, *const end = to + line;
         for (int64_t j = 0; i < s->oh && j < s->ow; j++) {
-            const int64_t from = ((n * s->oh + i) * s->ow + j) * channels;
+            const int64_t from = (i * s->ow + j) * channels;
             for (int64_t b = 0; b < s->kw && to < end; b++, to += channels) {
-                const uint8_t tap = (uint8_t)(a * s->kw + b);
-                for (int64_t c = 0; c < channels; c++) to[c] = argmax[from + c] == tap ? dy[from + c] : 0;
+                const lane_int tap = (lane_int)(a * s->kw + b);
+                int64_t c = 0;
+                for (; c + KLANES <= channels; c += KLANES) vec_store(to + c, won(dy + from + c, argmax + from + c, tap));
+                if (c == channels) continue;
+                if (to + c + KLANES <= end && from + c + KLANES <= left)
+                    vec_store(to + c, won(dy + from + c, argmax + from + c, tap));
+                else
+                    for (; c < channels; c++) to[c] = argmax[from + c] == tap ? dy[from + c] : 0;
             }
         }
         memset(to, 0, (size_t)(end - to) * sizeof(real));
@@ -108,8 +152,10 @@ static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t
 
 void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy, const uint8_t *argmax, void *dx, int64_t n0, int64_t n1)
 {
-    if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0 && s->c >= KLANES) {
-        for (int64_t n = n0; n < n1; n++) max_grad_apart(s, (const real *)dy, argmax, (real *)dx, n);
+    if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0) {
+        const int64_t from = s->oh * s->ow * s->c, to = s->h * s->w * s->c;
+        for (int64_t n = n0; n < n1; n++)
+            max_grad_apart(s, (const real *)dy + n * from, argmax + n * from, (real *)dx + n * to, (n1 - n) * from);
         return;
     }
     int64_t tap_at[256]; /* where a tap lies, from tap 0 */

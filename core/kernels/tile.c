@@ -206,12 +206,34 @@ static void pack_columns(real *dst, int64_t width, const real *b, int64_t b_col,
     }
 }
 
+/* Rows narrower than the panel: whole vectors, of which the last reads on into the next row while there is one, and keeps its own. */
+static void pack_edge(real *dst, int64_t width, const real *b, int64_t b_row, int64_t k, int64_t cols)
+{
+    const int64_t whole = cols / KLANES * KLANES, end = (k - 1) * b_row + cols;
+    vec_i own;
+    for (int l = 0; l < KLANES; l++) own[l] = whole + l < cols ? -1 : 0;
+    for (int64_t p = 0; p < k; p++, dst += width) {
+        const real *const row = b + p * b_row;
+        int64_t j = 0;
+        for (; j < whole; j += KLANES) vec_store(dst + j, vec_load(row + j));
+        if (p * b_row + whole + KLANES <= end)
+            vec_store(dst + j, vec_keep(own, vec_load(row + j)));
+        else
+            for (; j < whole + KLANES; j++) dst[j] = j < cols ? row[j] : 0;
+        for (j = whole + KLANES; j < width; j += KLANES) vec_store(dst + j, (vec){ 0 });
+    }
+}
+
 void K(tile_pack)(real *dst, int vecs, const real *b, int64_t b_row, int64_t b_col, int64_t k, int64_t cols)
 {
     const int64_t width = (int64_t)vecs * KLANES;
     if (cols == width && b_col == 1) {
         for (int64_t p = 0; p < k; p++)
             for (int64_t j = 0; j < width; j += KLANES) vec_store(dst + p * width + j, vec_load(b + p * b_row + j));
+        return;
+    }
+    if (b_col == 1 && b_row >= cols) {
+        pack_edge(dst, width, b, b_row, k, cols);
         return;
     }
     if (cols < width) memset(dst, 0, (size_t)(k * width) * sizeof(real));
