@@ -119,8 +119,17 @@ local function one_epoch(self, run, train, bar)
   self:train()
   batches_of(run, train, compiled)
   run.eager = function(...) core.scope(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), ...) end
+  function run.batches_from(state)
+    local batches = train:batches{ o.batch_size, shuffle = o.shuffle, resume = state }
+    return function()
+      local batch = batches()
+      if o.transform then transform(o, batch) end
+      return batch
+    end
+  end
   local last = o.steps_per_epoch or math.maxinteger
   while run.batch < last and not run.stopped do
+    callbacks:step("before_batch", run)
     local batch = run.batches()
     if not batch then break end
     run.batch = run.batch + 1
@@ -130,11 +139,11 @@ local function one_epoch(self, run, train, bar)
     local step = model.cached(steps, captured, function()
       return model.step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture)
     end)
-    run.step, run.index, run.arguments = step, batch.index, table.pack(model.arguments(batch))
-    callbacks:step("before", run)
+    run.step, run.index = step, batch.index
+    callbacks:step("before_step", run)
     step(model.arguments(batch))
     run.total = run.total + 1
-    callbacks:step("after", run)
+    callbacks:step("after_step", run)
     bar:step(run.batch, read)
     callbacks:batch("end", run.batch, run, read)
     callbacks:after("batch", run, read)

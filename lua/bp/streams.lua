@@ -36,6 +36,14 @@ function streams.tensors()
   return list
 end
 
+--- Copies of them.
+---@return table[] tensors
+function streams.copies()
+  local list = streams.tensors()
+  for i, tensor in ipairs(list) do list[i] = core.ops.copy(tensor) end
+  return list
+end
+
 --- Where every stream stands.
 ---@return table positions { key, step } by name
 function streams.get()

@@ -43,11 +43,14 @@ function list.new(callbacks)
     check(callback, i)
     self[i] = callback
   end
-  self.wants_batches, self.wants_steps = false, false
+  self.wants_batches = false
+  self.hooks = { before_batch = {}, before_step = {}, after_step = {} }
   self.begun = {}
   for _, callback in ipairs(self) do
     if callback.on_batch_begin or callback.on_batch_end then self.wants_batches = true end
-    if callback.before_step or callback.after_step then self.wants_steps = true end
+    for when, listeners in pairs(self.hooks) do
+      if callback[when] then listeners[#listeners + 1] = callback end
+    end
   end
   return self
 end
@@ -137,10 +140,11 @@ function List:folder()
   end
 end
 
---- Calls those that look at a step right before or after it: before_step, after_step.
+--- Calls those that look at a step right before or after it: before_batch, before_step, after_step.
 ---@private
 function List:step(when, run)
-  if self.wants_steps then each(self, when .. "_step", run) end
+  local listeners = self.hooks[when]
+  for i = 1, #listeners do listeners[i][when](listeners[i], run) end
 end
 
 --- Has the checkpoints saved now; returns where.

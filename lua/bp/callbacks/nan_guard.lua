@@ -6,6 +6,7 @@
 local columns = require "bp.data.columns"
 local core = require "bp.core"
 local model = require "bp.model"
+local module = require "bp.nn.module"
 local options = require "bp.options"
 local schedule = require "bp.optim.schedule"
 local streams = require "bp.streams"
@@ -18,7 +19,7 @@ local spec = options.define("nan_guard", "Finds where a NaN or an infinity was b
   { "on_nan", "choice", choices = { "stop", "skip", "rollback" }, default = "stop",
     help = '"stop" ends the training with the weights before that step; "skip" leaves the batch out, as if it had not been there; '
       .. '"rollback" goes back to the last good state and lowers the learning rate' },
-  { "every", "int", min = 1, named = true, help = "steps between two looks; default 16 to 128, by the size of a batch" },
+  { "every", "int", min = 1, default = 100, named = true, help = "steps between two looks; when something is wrong, they are run again" },
   { "factor", "number", above = 0, below = 1, default = 0.5, named = true, help = "what the learning rate is multiplied with by rollback" },
   { "max", "int", min = 1, default = 10, named = true, help = "so many events end the training in any case" },
 })
@@ -26,53 +27,61 @@ local spec = options.define("nan_guard", "Finds where a NaN or an infinity was b
 local Guard = { __name = "nan_guard", kept = { "events", "reports" } }
 Guard.__index = Guard
 
-local MEMORY = 16 << 20 -- bytes of batches that are kept for running them again
-
 function Guard:on_train_begin(run)
   if self.options.on_nan == "rollback" and schedule.is_dynamic(run.optimizer.options.lr) then
     core.error("nan_guard: rollback lowers the learning rate, but the optimizer's follows a schedule; make the optimizer with a number, "
       .. "or choose on_nan = \"skip\"")
   end
-  self.events, self.reports, self.log, self.good, self.spare = 0, {}, {}, nil, {}
+  self.events, self.reports, self.count, self.good, self.spare = 0, {}, 0, nil, nil
 end
 
 -- ---- the state of a training, as tensors -----------------------------------------------------------------------------------------------
 
--- Weights in their blocks, optimizer, buffers, sums of the metrics, random streams: all that a step changes.
+-- Weights in their blocks, optimizer, buffers, sums of the metrics, random streams: all that a step changes, by name.
 local function live_tensors(run)
-  local list, compiled = { run.optimizer.count }, model.compiled(run.model, "fit")
-  local function add(tensor) list[#list + 1] = tensor end
-  for _, group in ipairs(run.optimizer.groups) do
-    add(group.rate)
-    for _, entry in ipairs(group.blocks) do
-      add(entry.block.data)
-      for _, slot in pairs(entry.slots) do add(slot) end
-    end
+  local live, compiled = {}, model.compiled(run.model, "fit")
+  for name, tensor in pairs(run.optimizer:state()) do live["optimizer " .. name] = tensor end
+  for g, group in ipairs(run.optimizer.groups) do
+    for b, entry in ipairs(group.blocks) do live[("block %d %d"):format(g, b)] = entry.block.data end
   end
-  for _, entry in ipairs(tree.buffers(run.model)) do add(entry.tensor) end
-  for _, metric in ipairs{ compiled.loss_mean, table.unpack(compiled.metrics) } do
-    for _, sum in ipairs((metric.of or metric).sums or {}) do add(sum) end
+  for _, entry in ipairs(tree.buffers(run.model)) do live["buffer " .. entry.name] = entry.tensor end
+  for i, metric in ipairs{ compiled.loss_mean, table.unpack(compiled.metrics) } do
+    for k, sum in ipairs((metric.of or metric).sums or {}) do live[("metric %d %d"):format(i, k)] = sum end
   end
-  for _, tensor in ipairs(streams.tensors()) do add(tensor) end
-  return list
+  for i, tensor in ipairs(streams.tensors()) do live["stream " .. i] = tensor end
+  return live
+end
+
+-- Changes when parameters come to the optimizer or the model is rebuilt: the tensors of the state are others then.
+local function structure(run)
+  local blocks = 0
+  for _, group in ipairs(run.optimizer.groups) do blocks = blocks + #group.blocks end
+  return module.revision() << 16 | blocks
 end
 
 -- Copies the state into what an earlier call gave, or into new tensors.
 local function take(run, into)
-  local copies = { live = live_tensors(run) }
+  local now = structure(run)
+  if not into or into.structure ~= now then
+    into = { structure = now, live = live_tensors(run), copies = {}, watched = {} }
+    for name, tensor in pairs(into.live) do
+      local floats = tensor.dtype == "f32" or tensor.dtype == "f64"
+      if floats and (name:find "^block" or name:find "^buffer") then table.insert(into.watched, tensor) end
+    end
+  end
+  into.batches, into.batch = run.batches:state(), run.batch
   core.pause(core.no_grad, function()
-    for i, tensor in ipairs(copies.live) do
-      local old = into and into.live and into.live[i] == tensor and into[i]
-      if old then old:copy_(tensor) end
-      copies[i] = old or ops.copy(tensor:detach())
+    for name, tensor in pairs(into.live) do
+      local old = into.copies[name]
+      if old then old:copy_(tensor) else into.copies[name] = ops.copy(tensor:detach()) end
     end
   end)
-  return copies
+  return into
 end
 
-local function put_back(copies)
+local function put_back(taken)
   core.pause(core.no_grad, function()
-    for i, tensor in ipairs(copies.live) do tensor:copy_(copies[i]) end
+    for name, tensor in pairs(taken.live) do tensor:copy_(taken.copies[name]) end
   end)
 end
 
@@ -81,16 +90,11 @@ local function is_finite(tensor)
 end
 
 -- Whether nothing went wrong so far. Once an infinity or NaN is in the sum of losses it stays there.
-local function is_healthy(run)
+local function is_healthy(self, run)
   local total = model.compiled(run.model, "fit").loss_mean.sums[1]:item()
   if total ~= total or math.abs(total) == math.huge then return false end
-  for _, group in ipairs(run.optimizer.groups) do
-    for _, entry in ipairs(group.blocks) do
-      if not is_finite(entry.block.data) then return false end
-    end
-  end
-  for _, entry in ipairs(tree.buffers(run.model)) do
-    if (entry.tensor.dtype == "f32" or entry.tensor.dtype == "f64") and not is_finite(entry.tensor) then return false end
+  for _, tensor in ipairs(self.good.watched) do
+    if not is_finite(tensor) then return false end
   end
   return true
 end
@@ -184,14 +188,17 @@ local function roll_back(self, run)
   for g, group in ipairs(run.optimizer.groups) do run.optimizer:set_lr(group.rate:item() * self.options.factor, g) end
 end
 
--- Runs the noted steps again from the last good state, one by one.
+-- Runs the steps since the last good state again, one by one: the same batches, gathered and transformed anew with the same draws.
 local function repair(self, run)
   local before
   put_back(self.good)
-  for _, entry in ipairs(self.log) do
+  local fetch = run.batches_from(self.good.batches)
+  for i = 1, self.count do
+    local batch = fetch()
+    local entry = { arguments = table.pack(model.arguments(batch)), index = batch.index, batch = self.good.batch + i }
     self.spare = take(run, self.spare)
-    run.step(table.unpack(entry.arguments, 1, entry.arguments.n))
-    if is_healthy(run) then
+    run.step(model.arguments(batch))
+    if is_healthy(self, run) then
       before = entry
     else
       put_back(self.spare)
@@ -205,36 +212,34 @@ end
 
 -- Looks whether all is well, and starts the next stretch.
 local function inspect(self, run)
-  if #self.log == 0 then return end
-  if not is_healthy(run) then repair(self, run) end
-  self.log = {}
+  if self.count == 0 then return end
+  if not is_healthy(self, run) then repair(self, run) end
+  self.count = 0
   self.good = take(run, self.good)
 end
 
-local function bytes_of(entry)
-  local n = 0
-  for i = 1, entry.arguments.n do
-    columns.map(entry.arguments[i], function(tensor)
-      n = n + tensor:numel() * (tensor.dtype == "u8" and 1 or 4)
-      return tensor
-    end)
-  end
-  return n
+--- Before the batch of a step is gathered: where the data and its draws stand.
+---@private
+function Guard:before_batch(run)
+  if self.good and not self.fresh then return end
+  self.begin = { batches = run.batches:state(), batch = run.batch, streams = core.pause(streams.copies) }
 end
 
---- Before the step of a batch.
+--- Before the step of a batch; the first one has its parameters only now.
 ---@private
 function Guard:before_step(run)
-  if not self.good then self.good = take(run) end
+  if not self.begin then return end
+  self.good = take(run, self.good)
+  self.good.batches, self.good.batch = self.begin.batches, self.begin.batch
+  for i = 2, #self.begin.streams do self.good.copies["stream " .. i] = self.begin.streams[i] end -- all but "init", which made parameters
+  self.begin, self.fresh = nil, false
 end
 
 --- After it.
 ---@private
 function Guard:after_step(run)
-  local entry = { arguments = run.arguments, index = run.index, batch = run.batch }
-  self.log[#self.log + 1] = entry
-  self.every = self.every or self.options.every or math.max(16, math.min(128, MEMORY // math.max(1, bytes_of(entry))))
-  if #self.log >= self.every then inspect(self, run) end
+  self.count = self.count + 1
+  if self.count >= self.options.every then inspect(self, run) end
 end
 
 --- When an epoch's steps are done, or a checkpoint is due: what follows sees good weights.
@@ -243,9 +248,9 @@ function Guard:after_steps(run) inspect(self, run) end
 
 --- The sums of the metrics start anew with each epoch, so a stretch does, too.
 ---@private
-function Guard:on_epoch_begin() self.log, self.good = {}, nil end
+function Guard:on_epoch_begin() self.count, self.fresh = 0, true end
 
-function Guard:on_train_end() self.log, self.good, self.spare = {}, nil, {} end
+function Guard:on_train_end() self.good, self.spare = nil, nil end
 
 --- Finds where a NaN or an infinity was born: layer, op, step and what the op read; then stops, leaves the batch out or goes back.
 ---@param given string|table|nil { on_nan = "stop", every =, factor = 0.5, max = 10 }
