@@ -1,5 +1,4 @@
 --- model:fit: a loop over one captured step.
-local columns = require "bp.data.columns"
 local core = require "bp.core"
 local feed = require "bp.feed"
 local history = require "bp.history"
@@ -75,9 +74,7 @@ end
 -- The parameters come into being with the first input; the optimizer takes them then.
 local function bind(self, compiled, batch)
   if #compiled.optimizer.groups == 0 then
-    self:eval()
-    core.pause(core.no_grad, function() core.scope(function() self(columns.range(batch.x, 1, 1)) end) end)
-    self:train()
+    model.build(self, batch.x)
     local params = self:parameters()
     if #params == 0 then fit_spec:fail("the model has no parameter to train; give it a layer with weights") end
     compiled.optimizer:bind(params)

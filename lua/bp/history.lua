@@ -163,6 +163,8 @@ function History:csv(path)
   return core.write_file(path, self:to_csv())
 end
 
+History.diagnose = require "bp.diagnose"
+
 function History:__tostring()
   local last = self.rows[#self.rows]
   return ("history of %d epochs%s"):format(#self.rows, last and ", the last " .. tostring(last) or "")

@@ -1,6 +1,7 @@
 --- compile, evaluate and predict, for every module. fit is in bp.fit, save in bp.serialize.
 local core = require "bp.core"
 local capture = require "bp.capture"
+local columns = require "bp.data.columns"
 local feed = require "bp.feed"
 local logs = require "bp.logs"
 local losses = require "bp.nn.loss"
@@ -26,7 +27,9 @@ local compile_spec = options.define("compile", "Says how a model is trained.", {
   { "loss_weights", "table", named = true, help = "factors on the losses of several outputs, in a list or by name; default 1" },
 })
 
--- The activation at the very end of a model, where that can be seen: what decides whether a loss gets logits or probabilities.
+--- The activation at the very end of a model, where that can be seen: what decides whether a loss gets logits or probabilities.
+---@param self table
+---@return string|nil name
 local function last_activation(self)
   local children = tree.children(self)
   if self.class_name == "sequential" and #children > 0 then return last_activation(self.layers[#self.layers]) end
@@ -36,6 +39,8 @@ local function last_activation(self)
   if own and type(own.activation) == "string" then return own.activation end
   if self.class_name == "softmax" or self.class_name == "sigmoid" then return self.class_name end
 end
+
+model.last_activation = last_activation
 
 -- A loss by name takes probabilities where the model (or an output of it) ends in what makes them.
 local function loss_for(self, what)
@@ -120,6 +125,21 @@ local function cached(steps, key, make)
 end
 model.cached = cached
 
+-- Puts a model into inference until the value is closed.
+local function inference(self)
+  local training = self.training
+  self:eval()
+  return setmetatable({}, { __close = function() self:train(training) end })
+end
+
+--- Gives layers that were never called their parameters, by running the first sample through the model.
+---@param self table
+---@param x any tensor, or tables of tensors, samples along the first dimension
+function model.build(self, x)
+  local restore <close> = inference(self) -- luacheck: ignore 211
+  core.pause(core.no_grad, function() core.scope(function() self(columns.range(x, 1, 1)) end) end)
+end
+
 --- Adds a batch to the loss and the metrics. value is the mean over the batch.
 ---@param compiled table
 ---@param value table
@@ -159,13 +179,6 @@ function model.loss_of(self, loss, x, y, weight)
   local value = loss(prediction, y, weight)
   local penalty = self:penalty()
   return penalty and value + penalty or value, prediction
-end
-
--- Puts a model into inference until the value is closed.
-local function inference(self)
-  local training = self.training
-  self:eval()
-  return setmetatable({}, { __close = function() self:train(training) end })
 end
 
 -- ---- evaluate ------------------------------------------------------------------------------------------------------------------------

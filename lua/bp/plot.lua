@@ -114,8 +114,10 @@ local function title(chart, ascii)
   return table.concat(names, "   ")
 end
 
+local function label_of(x) return math.type(x) == "float" and ("%.3g"):format(x) or tostring(x) end
+
 --- One chart as text, ending with a line feed.
----@param chart table { x = list of epochs, series = { { name =, values = }, ... } }
+---@param chart table { x = list of epochs, axis = "epoch", series = { { name =, values = }, ... } }
 ---@param o table { width =, height =, ascii = }
 ---@return string text
 function plot.lines(chart, o)
@@ -136,9 +138,9 @@ function plot.lines(chart, o)
     local axis = ascii and "|" or (label ~= "" and "┤" or "│")
     lines[#lines + 1] = ((" "):rep(margin - #label) .. label .. " " .. axis .. table.concat(text)):gsub("%s+$", "")
   end
-  local first, last = tostring(chart.x[1]), tostring(chart.x[#chart.x])
+  local axis, first, last = chart.axis or "epoch", label_of(chart.x[1]), label_of(chart.x[#chart.x])
   lines[#lines + 1] = (" "):rep(margin + 1) .. (ascii and "+" .. ("-"):rep(width) or "└" .. ("─"):rep(width))
-  lines[#lines + 1] = (" "):rep(margin + 2) .. first .. (" "):rep(math.max(1, width - #first - #last - 6)) .. "epoch " .. last
+  lines[#lines + 1] = (" "):rep(margin + 2) .. first .. (" "):rep(math.max(1, width - #first - #last - #axis - 1)) .. axis .. " " .. last
   return table.concat(lines, "\n") .. "\n"
 end
 

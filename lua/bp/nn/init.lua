@@ -49,7 +49,7 @@ local Module = module.Module
 Module.summary, Module.describe = require "bp.nn.summary", require "bp.nn.describe"
 Module.get_weights, Module.set_weights = weights.get, weights.set
 Module.compile, Module.evaluate, Module.predict = model.compile, model.evaluate, model.predict
-Module.fit = require "bp.fit"
+Module.fit, Module.check, Module.lr_find = require "bp.fit", require "bp.check", require "bp.lr_find"
 Module.save = require("bp.serialize").save
 check_self(Module, "model", tree.is_module, { new = true, call = true, own_name = true })
 
