@@ -397,6 +397,22 @@ static int describe(lua_State *L)
     return 1;
 }
 
+/*** core.replayable(t, ...) -> boolean
+ * Whether a captured function could take these tensors as its arguments without copying them at every call: none is a view with gaps, no
+ * two share memory. */
+static int replayable(lua_State *L)
+{
+    const int n = lua_gettop(L);
+    bool yes = true;
+    for (int i = 1; i <= n && yes; i++) {
+        const bp_tensor *t = lbp_checktensor(L, i);
+        yes = bp_tensor_is_contiguous(t);
+        for (int k = 1; k < i && yes; k++) yes = lbp_checktensor(L, k)->storage != t->storage;
+    }
+    lua_pushboolean(L, yes);
+    return 1;
+}
+
 /*** core.capture(fn) -> captured
  * A function that runs fn the first time and notes what it computes; later calls with arguments of the same shapes, dtypes and plain values
  * replay that without Lua. See bp.capture. */
@@ -435,4 +451,6 @@ void lbp_open_capture(lua_State *L, lbp_state *s)
     lua_pop(L, 1);
     lua_pushcfunction(L, capture);
     lua_setfield(L, -2, "capture");
+    lua_pushcfunction(L, replayable);
+    lua_setfield(L, -2, "replayable");
 }

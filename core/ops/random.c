@@ -250,7 +250,7 @@ static bp_status random_permutation_infer(bp_call *call)
     return BP_OK;
 }
 
-/* Fisher and Yates: the last place takes one of all, the one before it one of the rest, and so on. */
+/* Fisher and Yates: the last place takes one of all, the one before it one of the rest, and so on. Two places share a block. */
 static bp_status random_permutation_run(bp_call *call)
 {
     const int64_t n = bp_count(call->out[0]);
@@ -258,8 +258,11 @@ static bp_status random_permutation_run(bp_call *call)
     uint64_t key, step;
     bp_draw(call->in[0], &key, &step);
     for (int64_t i = 0; i < n; i++) y[i] = i + call->ctx->base;
+    uint32_t w[4];
     for (int64_t i = n - 1; i > 0; i--) {
-        const int64_t k = (int64_t)below(bits_at(key, step, (uint64_t)i), (uint64_t)i + 1), last = y[i];
+        if (i % 2 || i == n - 1) bp_philox(key, step, (uint64_t)i / 2, w);
+        const uint32_t *mine = w + i % 2 * 2;
+        const int64_t k = (int64_t)below((uint64_t)mine[0] << 32 | mine[1], (uint64_t)i + 1), last = y[i];
         y[i] = y[k];
         y[k] = last;
     }

@@ -1,4 +1,5 @@
 --- model:fit: a loop over one captured step.
+local batches = require "bp.data.batches"
 local core = require "bp.core"
 local feed = require "bp.feed"
 local history = require "bp.history"
@@ -6,6 +7,7 @@ local interrupt = require "bp.interrupt"
 local logs = require "bp.logs"
 local losses = require "bp.nn.loss"
 local model = require "bp.model"
+local module = require "bp.nn.module"
 local options = require "bp.options"
 local progress = require "bp.progress"
 local resume = require "bp.resume"
@@ -74,7 +76,7 @@ end
 -- The parameters come into being with the first input; the optimizer takes them then.
 local function bind(self, compiled, batch)
   if #compiled.optimizer.groups == 0 then
-    model.build(self, batch.x)
+    model.build(self, batches.first(batch))
     local params = self:parameters()
     if #params == 0 then fit_spec:fail("the model has no parameter to train; give it a layer with weights") end
     compiled.optimizer:bind(params)
@@ -104,7 +106,7 @@ local function batches_of(run, train, compiled)
   run.partial = nil
   if not partial then model.reset(compiled) end
   run.batch, run.result = partial and partial.batch or 0, partial and partial.result
-  run.batches = train:batches{ o.batch_size, shuffle = o.shuffle, resume = partial and partial.batches }
+  run.batches = batches.iterate(train, { o.batch_size, shuffle = o.shuffle, resume = partial and partial.batches }, true)
 end
 
 -- The numbers of an epoch, or nil when it was interrupted.
@@ -117,14 +119,15 @@ local function one_epoch(self, run, train, bar)
   batches_of(run, train, compiled)
   run.eager = function(...) core.scope(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), ...) end
   function run.batches_from(state)
-    local batches = train:batches{ o.batch_size, shuffle = o.shuffle, resume = state }
+    local from = train:batches{ o.batch_size, shuffle = o.shuffle, resume = state }
     return function()
-      local batch = batches()
+      local batch = from()
       if o.transform then transform(o, batch) end
       return batch
     end
   end
-  local last = o.steps_per_epoch or math.maxinteger
+  local last, revision = o.steps_per_epoch or math.maxinteger, nil
+  local function make() return model.batch_step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture) end
   while run.batch < last and not run.stopped do
     callbacks:step("before_batch", run)
     local batch = run.batches()
@@ -133,12 +136,9 @@ local function one_epoch(self, run, train, bar)
     callbacks:batch("begin", run.batch, run)
     if o.transform then transform(o, batch) end
     if #compiled.optimizer.groups == 0 or run.batch == 1 then bind(self, compiled, batch) end
-    local step = model.cached(steps, captured, function()
-      return model.step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture)
-    end)
-    run.step, run.index = step, batch.index
+    if revision ~= module.revision() then run.step, revision = model.cached(steps, captured, make), module.revision() end
     callbacks:step("before_step", run)
-    step(model.arguments(batch))
+    run.step(batch)
     run.total = run.total + 1
     callbacks:step("after_step", run)
     bar:step(run.batch, read)

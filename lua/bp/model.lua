@@ -1,4 +1,6 @@
 --- compile, evaluate and predict, for every module. fit is in bp.fit, save in bp.serialize.
+local batches = require "bp.data.batches"
+local columns = require "bp.data.columns"
 local core = require "bp.core"
 local capture = require "bp.capture"
 local columns = require "bp.data.columns"
@@ -114,6 +116,42 @@ function model.step(fn, captured)
   return function(...) return core.scope(fn, ...) end
 end
 
+--- What a step is given of a batch.
+---@param batch table
+---@return any ... x, y, and the weights where there are any
+local function arguments(batch)
+  if batch.weight ~= nil then return batch.x, batch.y, batch.weight end
+  return batch.x, batch.y
+end
+
+model.arguments = arguments
+
+-- Whether a captured step could take a dataset's tensors as they are: none is a view with gaps, no two share memory.
+local function replayable(dataset)
+  local list = {}
+  for _, column in pairs(dataset.columns) do columns.map(column, function(tensor) list[#list + 1] = tensor end) end
+  return core.replayable(table.unpack(list))
+end
+
+--- Runs fn(x, y, weight) on batches. Captured, the step gathers scattered samples itself: a whole step is one replay.
+---@param fn function
+---@param captured boolean
+---@return function step
+function model.batch_step(fn, captured)
+  local plain, dataset, fits = model.step(fn, captured), nil, nil
+  local gathering = captured and capture.capture(function(rows, x, y, weight)
+    return fn(columns.take(x, rows), columns.take(y, rows), weight and columns.take(weight, rows))
+  end)
+  return function(batch)
+    local rows = gathering and batches.rows(batch)
+    if not rows then return plain(arguments(batch)) end
+    if dataset ~= batch.dataset then dataset, fits = batch.dataset, replayable(batch.dataset) end
+    if not fits then return plain(arguments(batch)) end
+    local c = dataset.columns
+    return gathering(rows, c.x, c.y, c.weight)
+  end
+end
+
 -- A step made before is good as long as the model's structure is the same.
 local function cached(steps, key, make)
   local entry = steps[key]
@@ -190,12 +228,6 @@ local evaluate_spec = options.define("evaluate", "Loss and metrics over data.", 
   { "sample_weight", "tensor", named = true, help = "one weight per sample" },
   { "capture", "boolean", default = true, named = true, help = "replay a captured step; false gives the same bits" },
 })
-
-local function arguments(batch)
-  if batch.weight ~= nil then return batch.x, batch.y, batch.weight end
-  return batch.x, batch.y
-end
-model.arguments = arguments
 
 --- Gathers loss and metrics over a dataset, the model in inference.
 ---@param self table

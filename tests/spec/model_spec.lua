@@ -60,6 +60,35 @@ describe("fit", function()
     end
   end)
 
+  it("trains the same whether a step gathers its samples or is handed them", function()
+    local source = bp.randn(90, 5)
+    local whole = source:clone()
+    local forms = {
+      plain = { x = whole[{ {}, { 1, 3 } }]:clone(), y = whole[{ {}, { 4, 5 } }]:clone() },
+      ["views with gaps"] = { x = whole[{ {}, { 1, 3 } }], y = whole[{ {}, { 4, 5 } }] },
+    }
+    local half = bp.concat({ forms.plain.x, bp.concat({ forms.plain.y, bp.zeros(90, 1) }, 2) }, 1)
+    forms["one memory"] = { x = half[{ { 1, 90 } }], y = half[{ { 91, 180 } }] }
+    local function train(dataset, outputs, capture)
+      bp.seed(3)
+      local model = nn.sequential{ nn.dense{ 4, activation = "tanh" }, nn.dense(outputs) }
+      model:compile{ optimizer = "adam", loss = "mse" }
+      local history = model:fit{ dataset, epochs = 3, batch_size = 16, verbose = 0, capture = capture }
+      return history:to_csv(), model:predict(forms.plain.x)
+    end
+    for name, form in pairs(forms) do
+      local dataset = data.tensors(form)
+      local parts = { whole = dataset, part = dataset:subset{ 5, 80, 3, 3, 41, 17, 60, 2, 90, 33, 21, 8, 9, 10, 11, 12, 13, 14, 15 } }
+      for part, set in pairs(parts) do
+        local outputs = form.y:size(2)
+        local expected, weights = train(set, outputs, false)
+        local found, same = train(set, outputs, true)
+        assert.equal(expected, found, name .. ", " .. part)
+        assert.is_true(check.equal(weights, same), name .. ", " .. part)
+      end
+    end
+  end)
+
   it("reports the mean over samples, also when the last batch is short", function()
     local x, y = regression(37)
     local model = small():compile{ optimizer = optim.sgd{ lr = 0 }, loss = "mse", metrics = { "mae" } }

@@ -197,7 +197,7 @@ local function repair(self, run)
     local batch = fetch()
     local entry = { arguments = table.pack(model.arguments(batch)), index = batch.index, batch = self.good.batch + i }
     self.spare = take(run, self.spare)
-    run.step(model.arguments(batch))
+    run.step(batch)
     if is_healthy(self, run) then
       before = entry
     else

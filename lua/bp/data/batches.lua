@@ -51,12 +51,36 @@ local function transform(batch, functions)
   return batch
 end
 
+-- A batch whose columns are gathered when they are first read. `rows` are the samples' positions in the dataset's own tensors.
+local Scattered = {}
+function Scattered.__index(batch, key)
+  local column = batch.dataset.columns[key]
+  if column == nil then return nil end
+  local gathered = core.pause(core.no_grad, columns.take, column, batch.rows)
+  rawset(batch, key, gathered)
+  return gathered
+end
+
+-- All columns now, and what dataset:map makes of them.
+local function gather(dataset, index, rows, first, last)
+  return core.no_grad(function()
+    local batch = { index = index }
+    for name, column in pairs(dataset.columns) do
+      batch[name] = rows and columns.take(column, rows) or columns.range(column, first, last)
+    end
+    return transform(batch, dataset.functions)
+  end)
+end
+
+local batches = {}
+
 --- An iterator for the generic for; leaving the loop early needs no care.
 ---@param dataset table
 ---@param given any { 64, shuffle = false, drop_last = false, resume = } or the size
+---@param scattered boolean|nil leave samples that do not lie side by side to whoever uses the batch: see batches.rows
 ---@return table next gives { x =, y =, weight =, index = } when called; index: i64 tensor, the samples' positions in the dataset;
 --- next:state() says where it stands
-return function(dataset, given)
+function batches.iterate(dataset, given, scattered)
   local o = spec:read(given)
   local n = #dataset
   if o.resume then check_resume(o, n) end
@@ -73,20 +97,34 @@ return function(dataset, given)
         rows = rows and ops.take(rows, order, { axis = 1 }) or order
       end
     end
+    scattered = scattered and rows and #dataset.functions == 0
     function self.next()
       local start = self.done * o.size + 1
       if start > last_start then return nil end
       local first, last = start, math.min(start + o.size - 1, n)
       self.done = self.done + 1
-      return core.no_grad(function()
-        local batch = { index = order[{ { first, last } }] }
-        local place = rows and rows[{ { first, last } }]
-        for name, column in pairs(dataset.columns) do
-          batch[name] = place and columns.take(column, place) or columns.range(column, first, last)
-        end
-        return transform(batch, dataset.functions)
-      end)
+      local here = rows and rows[{ { first, last } }]
+      if scattered then return setmetatable({ dataset = dataset, rows = here }, Scattered) end
+      return gather(dataset, order[{ { first, last } }], here, first, last)
     end
   end)
   return self
 end
+
+--- The positions of a batch that nobody has gathered yet, or nil.
+---@param batch table
+---@return table|nil rows i64 tensor of positions in batch.dataset.columns
+function batches.rows(batch)
+  return getmetatable(batch) == Scattered and rawget(batch, "x") == nil and rawget(batch, "y") == nil and batch.rows or nil
+end
+
+--- x of a batch's first sample, without gathering the others.
+---@param batch table
+---@return any x of one sample
+function batches.first(batch)
+  local rows = batches.rows(batch)
+  if rows then return columns.take(batch.dataset.columns.x, rows[{ { 1, 1 } }]) end
+  return columns.range(batch.x, 1, 1)
+end
+
+return batches

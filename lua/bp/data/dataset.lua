@@ -139,7 +139,7 @@ end
 --- Goes through the samples in batches: for batch in dataset:batches{ 64, shuffle = true } do ... batch.x, batch.y ... end
 ---@param given any { 64, shuffle = false, drop_last = false } or the size
 ---@return function iterator gives { x =, y =, weight =, index = } until all samples were seen
-function dataset:batches(given) return batches(self, given) end
+function dataset:batches(given) return batches.iterate(self, given) end
 
 -- `dataset.batches()` instead of `dataset:batches()`, and the like.
 for name, method in pairs(dataset) do
