@@ -160,7 +160,7 @@ static bp_status after(void *ud, bp_call *c)
         if (c->in[i]) status = keep(c->in[i], needs(c->op->needs_in, i), true, &n->in[i], &n->version[i]);
     for (int i = 0; i < c->n_out && status == BP_OK; i++)
         status = keep(c->out[i], needs(c->op->needs_out, i), false, &n->out[i], &n->version[c->n_in + i]);
-    for (int i = 0; i < c->n_out && status == BP_OK; i++) {
+    for (int i = 0; i < c->n_out - c->op->n_kept && status == BP_OK; i++) {
         if (!bp_is_float(c->out[i]->m.dtype)) continue;
         bp_var *v;
         if ((status = var_new(ctx, &v)) != BP_OK) break;

@@ -72,6 +72,30 @@ typedef struct bp_attention {
     uint64_t key, step, first;
 } bp_attention;
 
+/* A recurrent layer run over a whole sequence, and the way back. Gates stand side by side: z, r, h of a GRU, i, f, c, o of an LSTM (Keras'
+ * order). Sample b takes its first lengths[b] steps only (all of them where lengths is NULL), from the last of these to the first if
+ * `reverse`. Pointers that a cell has no use for are NULL. */
+typedef enum bp_cell { BP_CELL_TANH, BP_CELL_RELU, BP_CELL_GRU, BP_CELL_LSTM } bp_cell;
+#define BP_RECURRENT_SAMPLES 64 /* most of one call */
+typedef struct bp_recurrent {
+    bp_cell cell;
+    int64_t batch, steps, in, units;
+    int64_t gates;   /* per unit: 1, 3 or 4 */
+    int64_t samples; /* that one call works on, at most */
+    bool reverse;
+    const int64_t *lengths;
+    const void *u;                /* [units][gates * units], as recurrent_pack reads it */
+    const void *x, *w, *b, *b_u;  /* forward: [batch][steps][in], [in][gates * units], [gates * units] twice, or NULL */
+    const void *h0, *c0;          /* [batch][units], NULL: zeros */
+    void *y, *h_n, *c_n;          /* [batch][steps][units], [batch][units] twice */
+    void *z;                      /* [batch][steps][gates * units]: the gates; of a simple cell y itself */
+    void *kept;                   /* [batch][steps][units]: LSTM c, GRU h u + b_u of the gate h */
+    void *before;                 /* [batch][steps][units]: the state that a step began with */
+    const void *dy, *dh_n, *dc_n; /* backward: NULL is zero */
+    void *dz, *dz_u;              /* gradient of x w + b, and of h u + b_u where that is another one: GRU */
+    void *dh0, *dc0;
+} bp_recurrent;
+
 /* Elementwise kernels: y[i*sy] = f(x[i*sx], p), or f(a[i*sa], b[i*sb], p), for i in 0..n-1. Strides may be 0; y may be x, a or b itself
  * (same address and stride). p is the row's one parameter (a slope, an exponent), 0 where it has none. */
 typedef void bp_unary_fn(int64_t n, const void *x, int64_t sx, void *y, int64_t sy, double p);

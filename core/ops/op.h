@@ -8,7 +8,7 @@
 #include "../kernels/kernels.h"
 #include "../tensor/tensor.h"
 
-#define BP_MAX_OUT 4
+#define BP_MAX_OUT 6
 #define BP_MAX_ARGS 12
 
 /* ---- inputs ---- */
@@ -114,6 +114,7 @@ struct bp_op {
     const bp_input *inputs;   /* ends with a NULL name */
     const bp_option *options; /* ends with a NULL name; NULL: none */
     int n_out;
+    int n_kept;          /* so many of them, the last ones, are kept for the gradient and have none of their own */
     const char *outputs; /* shapes and meanings, one line */
     unsigned flags;
     bp_promote promote;

@@ -74,14 +74,15 @@ static bp_status value(bp_ctx *ctx, const bp_op *op, case_inputs *in, const bp_a
             wrt[n++] = in->t[i];
         }
     BP_TRY(forward(ctx, op, in, args, rng, out));
-    bp_status status = weigh(ctx, op->n_out, out, 0, &s);
+    bp_status status = weigh(ctx, op->n_out - op->n_kept, out, 0, &s);
     release_all(out, op->n_out);
     BP_TRY(status);
     if (order == 2) {
         bp_backward_options options = { true, true };
-        BP_TRY(bp_gradients(s, NULL, n, wrt, &options, g));
+        status = bp_gradients(s, NULL, n, wrt, &options, g);
         bp_tensor_release(s);
         s = NULL;
+        BP_TRY(status);
         status = weigh(ctx, n, g, 7, &s);
         release_all(g, n);
         BP_TRY(status);
@@ -150,15 +151,18 @@ static void check_op(bp_ctx *ctx, const bp_op *op)
     if (op->flags & BP_OP_NO_GRADIENT) return;
     CHECK(op->gradient && op->cases && op->cases->inputs, "%s: a differentiable op needs a gradient and cases", op->name);
     if (!op->gradient || !op->cases) return;
+    bool twice = true;
     for (const bp_case *c = op->cases; c->inputs; c++) {
         double tolerance = c->tolerance > 0 ? c->tolerance : 1e-6;
         double error = worst_error(ctx, op, c, 1);
         CHECK(error >= 0 && error <= tolerance, "%s (%s | %s): gradient off by %g; %s", op->name, c->inputs, c->options ? c->options : "",
               error, error < 0 ? bp_message(ctx) : "");
+        if (!twice) continue;
         error = worst_error(ctx, op, c, 2);
         if (error < 0 && strstr(bp_message(ctx), "has no gradient")) {
             printf("note: %s has no second derivative: %s\n", op->name, bp_message(ctx));
-            break;
+            twice = false;
+            continue;
         }
         CHECK(error >= 0 && error <= 20 * tolerance, "%s (%s | %s): second derivative off by %g; %s", op->name, c->inputs,
               c->options ? c->options : "", error, error < 0 ? bp_message(ctx) : "");
