@@ -205,6 +205,9 @@ static bp_tensor *lengths_of(const bp_grad *g, const layout *l) { return l->leng
 #define H0_INPUT { "h0", BP_IN_OPTIONAL, "[batch][units] state before the first step; default zeros" }
 #define LENGTHS_INPUT \
     { "lengths", BP_IN_OPTIONAL | BP_IN_RAW, "[batch] whole numbers: how many steps each sample has; default all" }
+#define STEPS_TEXT                                                                                                   \
+    "Steps beyond a sample's length leave its state as it is and give y = 0. The batch is divided among the threads, " \
+    "each of which runs all steps of its samples. "
 #define REVERSE_OPTION                                                                                \
     { .name = "reverse", .kind = BP_OPT_BOOL, .def = 0, .min = 0, .max = 1,                           \
       .help = "walk from the last step of each sample to its first; y stays aligned with x" }
@@ -297,18 +300,18 @@ const bp_op bp__op_lstm = {
     .name = "lstm",
     .group = "sequences",
     .summary = "long short-term memory over a whole sequence",
-    .detail = "With z = x w + h u + b cut into four blocks of columns in the order i, f, c, o (Keras'; PyTorch's is the same, i, f, g, o):\n"
+    .detail = "With z = x w + h u + b cut into four blocks of columns in the order i, f, c, o (Keras' and PyTorch's):\n"
               "i, f, o = sigmoid(z_i, z_f, z_o);  g = tanh(z_c);  c' = f * c + i * g;  h' = o * tanh(c')\n"
               "Hochreiter and Schmidhuber, \"Long short-term memory\", 1997; Gers et al., \"Learning to forget\", 2000.\n"
-              "Steps beyond a sample's length leave its state as it is and give y = 0. The batch is divided among the threads, each of which "
-              "runs all steps of its samples. Its gradient has no gradient: nn.lstm_cell, made of small ops, has.",
-    .inputs = (const bp_input[]){ INPUTS("4 * "), H0_INPUT, { "c0", BP_IN_OPTIONAL, "[batch][units] cell before the first step; default zeros" },
+              STEPS_TEXT "Its gradient has no gradient: nn.lstm_cell, made of small ops, has.",
+    .inputs = (const bp_input[]){ INPUTS("4 * "), H0_INPUT,
+                                  { "c0", BP_IN_OPTIONAL, "[batch][units] cell before the first step; default zeros" },
                                   LENGTHS_INPUT, { 0 } },
     .options = (const bp_option[]){ REVERSE_OPTION, { 0 } },
     .n_out = 6,
     .n_kept = 3,
-    .outputs = "y: [batch][time][units] the states; h_n, c_n: [batch][units] the last ones; gates, cells, states before each step: kept for "
-               "the gradient",
+    .outputs = "y: [batch][time][units] the states; h_n, c_n: [batch][units] the last ones; gates, cells, states before each step: "
+               "kept for the gradient",
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 1 << X | 1 << W | 1 << U | 1 << 5 | 1 << 6,
     .needs_out = 7 << 3,
@@ -329,7 +332,8 @@ const bp_op bp__op_lstm_grad = {
     .group = "sequences",
     .summary = "gradient of lstm as far as it runs through time",
     .detail = "dz is the gradient of x w + h u + b; the gradients of x, w, u and b are products of it.",
-    .inputs = (const bp_input[]){ IN_GRAD("dy", "[batch][time][units]"), IN_GRAD("dh_n", "[batch][units]"), IN_GRAD("dc_n", "[batch][units]"),
+    .inputs = (const bp_input[]){ IN_GRAD("dy", "[batch][time][units]"), IN_GRAD("dh_n", "[batch][units]"),
+                                  IN_GRAD("dc_n", "[batch][units]"),
                                   { "gates", 0, "of lstm" }, { "cells", 0, "of lstm" }, { "u", 0, "[units][4 * units]" },
                                   { "c0", BP_IN_OPTIONAL, "[batch][units]" }, LENGTHS_INPUT, { 0 } },
     .options = (const bp_option[]){ REVERSE_OPTION, { 0 } },
@@ -398,14 +402,14 @@ const bp_op bp__op_gru = {
               "z, r = sigmoid(a + p);  n = tanh(a_h + r * p_h);  h' = z * h + (1 - z) * n\n"
               "Cho et al., \"Learning phrase representations\", 2014, with the reset gate after the product (Keras' reset_after, PyTorch's "
               "only form).\n"
-              "Steps beyond a sample's length leave its state as it is and give y = 0. The batch is divided among the threads, each of which "
-              "runs all steps of its samples. Its gradient has no gradient: nn.gru_cell, made of small ops, has.",
-    .inputs = (const bp_input[]){ INPUTS("3 * "), { "b_u", BP_IN_OPTIONAL, "[3 * units] bias of the state's product" }, H0_INPUT, LENGTHS_INPUT,
-                                  { 0 } },
+              STEPS_TEXT "Its gradient has no gradient: nn.gru_cell, made of small ops, has.",
+    .inputs = (const bp_input[]){ INPUTS("3 * "), { "b_u", BP_IN_OPTIONAL, "[3 * units] bias of the state's product" },
+                                  H0_INPUT, LENGTHS_INPUT, { 0 } },
     .options = (const bp_option[]){ REVERSE_OPTION, { 0 } },
     .n_out = 5,
     .n_kept = 3,
-    .outputs = "y: [batch][time][units] the states; h_n: [batch][units] the last one; gates, p_h, states before each step: kept for the gradient",
+    .outputs = "y: [batch][time][units] the states; h_n: [batch][units] the last one; gates, p_h, states before each step: "
+               "kept for the gradient",
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 1 << X | 1 << W | 1 << U | 1 << 6,
     .needs_out = 7 << 2,
@@ -427,7 +431,8 @@ const bp_op bp__op_gru_grad = {
     .summary = "gradient of gru as far as it runs through time",
     .detail = "dz is the gradient of x w + b, dz_u that of h u + b_u; the gradients of x, w, u and the biases are products of them.",
     .inputs = (const bp_input[]){ IN_GRAD("dy", "[batch][time][units]"), IN_GRAD("dh_n", "[batch][units]"), { "gates", 0, "of gru" },
-                                  { "p_h", 0, "of gru" }, { "before", 0, "of gru" }, { "u", 0, "[units][3 * units]" }, LENGTHS_INPUT, { 0 } },
+                                  { "p_h", 0, "of gru" }, { "before", 0, "of gru" }, { "u", 0, "[units][3 * units]" },
+                                  LENGTHS_INPUT, { 0 } },
     .options = (const bp_option[]){ REVERSE_OPTION, { 0 } },
     .n_out = 3,
     .outputs = "dz, dz_u: [batch][time][3 * units]; dh0: [batch][units]",
@@ -485,8 +490,7 @@ const bp_op bp__op_rnn = {
     .group = "sequences",
     .summary = "simple recurrent layer over a whole sequence",
     .detail = "h' = activation(x w + h u + b)  (Elman, \"Finding structure in time\", 1990)\n"
-              "Steps beyond a sample's length leave its state as it is and give y = 0. The batch is divided among the threads, each of which "
-              "runs all steps of its samples. Its gradient has no gradient: nn.rnn_cell, made of small ops, has.",
+              STEPS_TEXT "Its gradient has no gradient: nn.rnn_cell, made of small ops, has.",
     .inputs = (const bp_input[]){ INPUTS(""), H0_INPUT, LENGTHS_INPUT, { 0 } },
     .options = (const bp_option[]){ REVERSE_OPTION, ACTIVATION_OPTION, { 0 } },
     .n_out = 3,

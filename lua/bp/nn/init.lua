@@ -1,14 +1,16 @@
 --- bp.nn: modules, layers, losses, initialisers.
 local activation = require "bp.nn.activation"
-local graph = require "bp.nn.graph"
 local attention = require "bp.nn.attention"
+local cell = require "bp.nn.cell"
 local check_self = require "bp.methods"
+local graph = require "bp.nn.graph"
 local lambda = require "bp.nn.lambda"
 local merge = require "bp.nn.merge"
 local model = require "bp.model"
 local module = require "bp.nn.module"
 local norm = require "bp.nn.norm"
 local pool2d = require "bp.nn.pool2d"
+local recurrent = require "bp.nn.recurrent"
 local tree = require "bp.nn.tree"
 local weights = require "bp.nn.weights"
 
@@ -34,6 +36,17 @@ local nn = {
   transformer_block = attention.transformer_block,
   positional = require("bp.nn.positional").layer,
   rescaling = require "bp.nn.rescaling",
+  embedding = require "bp.nn.embedding",
+  simple_rnn = recurrent.simple_rnn,
+  gru = recurrent.gru,
+  lstm = recurrent.lstm,
+  rnn_cell = cell.rnn_cell,
+  gru_cell = cell.gru_cell,
+  lstm_cell = cell.lstm_cell,
+  bidirectional = require "bp.nn.bidirectional",
+  time_distributed = require "bp.nn.time_distributed",
+  masking = require "bp.nn.masking",
+  repeat_vector = require "bp.nn.repeat_vector",
   lambda = lambda.layer,
   register = lambda.register,
   init = require "bp.nn.initializers",

@@ -138,6 +138,7 @@ end
 -- The first call tells a layer the shape of its input; other modules remember it for summary().
 local function first_call(self, x)
   local shape = shape_of(x)
+  if shape and (x.dtype == "i64" or x.dtype == "i32") then rawset(self, "seen_dtype", x.dtype) end
   if shape and self.build then
     build(self, shape)
   elseif self.build then
@@ -146,6 +147,18 @@ local function first_call(self, x)
     rawset(self, "built_for", shape)
   end
 end
+
+--- What stands for an input where only its shape is known: zeros, or the first id for what takes ids.
+---@param shape table with the batch
+---@return table tensor
+function Module:stand_in(shape)
+  local dtype = self:stand_in_dtype()
+  return core.ops.full{ shape = shape, value = dtype and 1 or 0, dtype = dtype or "f32" }
+end
+
+--- The dtype of such an input, nil for f32.
+---@return string|nil dtype
+function Module:stand_in_dtype() return self.wants_dtype or rawget(self, "seen_dtype") end
 
 --- Builds the parameters for inputs of a shape, without waiting for the first call.
 ---@param shape table|integer of one input, without the batch: {28, 28, 1}
@@ -158,7 +171,7 @@ function Module:build_for(shape)
   end
   local training = self.training
   self:eval()
-  core.pause(core.no_grad, function() self:call(core.ops.full{ shape = full, value = 0 }) end)
+  core.pause(core.no_grad, function() self:call(self:stand_in(full)) end)
   return self:train(training)
 end
 

@@ -9,6 +9,7 @@ local core = require "bp.core"
 local module = require "bp.nn.module"
 local names = require "bp.nn.names"
 local options = require "bp.options"
+local sequence = require "bp.nn.sequence"
 local tree = require "bp.nn.tree"
 
 local spec = options.define("sequential", "Layers one after another; positional entries are the layers.", {
@@ -49,8 +50,17 @@ function Sequential:child_name(child)
 end
 
 function Sequential:forward(x)
-  for _, one in ipairs(self.layers) do x = one(x) end
+  for _, one in ipairs(self.layers) do
+    local y = one(x)
+    sequence.carry(x, y)
+    x = y
+  end
   return x
+end
+
+function Sequential:stand_in_dtype()
+  local first = self.layers[1]
+  return first and first:stand_in_dtype()
 end
 
 --- Adds a layer at the end.

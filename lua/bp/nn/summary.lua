@@ -88,9 +88,9 @@ local function summary(self, shape)
     if not options.is_plain(shape) then
       core.error("summary: the shape is " .. options.describe(shape) .. "; expected a list: model:summary{28, 28, 1}")
     end
-    inputs = function() return { core.ops.full{ shape = { 1, table.unpack(shape) }, value = 0 } } end
+    inputs = function() return { self:stand_in{ 1, table.unpack(shape) } } end
   elseif rawget(self, "built_for") then
-    inputs = function() return { core.ops.full{ shape = { 1, table.unpack(rawget(self, "built_for"), 2) }, value = 0 } } end
+    inputs = function() return { self:stand_in{ 1, table.unpack(rawget(self, "built_for"), 2) } } end
   else
     core.error(self.class_name .. ": summary needs the shape of one input before the first call: model:summary{28, 28, 1}")
   end
