@@ -57,7 +57,7 @@ static bp_status run(bp_call *call, bp_recurrent *s, bool backward, const bp_ten
     job j = { .kernels = bp_kernels_of(call->ctx, call->out[0]->m.dtype), .s = s, .backward = backward };
     if (s->batch == 0 || s->units == 0) return BP_OK;
     s->samples = (s->batch + 3) / 4; /* four chunks keep a few threads busy */
-    s->samples = s->samples < 4 ? 4 : s->samples > MOST_SAMPLES ? MOST_SAMPLES : s->samples;
+    s->samples = s->samples < 8 ? 8 : s->samples > MOST_SAMPLES ? MOST_SAMPLES : s->samples;
     if (s->samples > s->batch) s->samples = s->batch;
     const size_t numbers = lengths ? bp__lines((size_t)s->batch * sizeof(int64_t)) : 0;
     const size_t packed = bp__lines(j.kernels->recurrent_packed(s, backward));

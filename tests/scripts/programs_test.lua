@@ -36,6 +36,11 @@ local programs = {
       ["grid.csv"] = "\n2,complete," },
     needs_data = true,
   },
+  language_rnn = {
+    prints = { "epoch 2/2", "test: {loss = [%d.]+, accuracy = 0%.[5-9]", "daughter +%l+ %(%d+ %%%)" },
+    writes = { ["language.safetensors"] = "" },
+    needs_words = true,
+  },
   augment = {
     prints = { "without augmentation\nepoch 1/1", "with augmentation\nepoch 1/1" },
     writes = { ["augment.png"] = "^\137PNG\r\n" },
@@ -43,6 +48,10 @@ local programs = {
   },
 }
 
+local has_words = true
+for _, list in ipairs{ "american-english", "ngerman", "french", "italian", "spanish" } do
+  has_words = has_words and read("/usr/share/dict/" .. list) ~= nil
+end
 local has_data = read "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz" ~= nil
 
 -- Runs one and returns what is wrong, or nil.
@@ -74,6 +83,8 @@ for path in list:lines() do
     print(("%s: add what it prints and writes to tests/scripts/programs_test.lua"):format(path))
   elseif expected.needs_data and not has_data then
     print(("%s: SKIPPED, the package dataset-fashion-mnist is not installed"):format(path))
+  elseif expected.needs_words and not has_words then
+    print(("%s: SKIPPED, the word lists are not installed; see the script"):format(path))
   else
     local wrong = run(here(path), expected)
     passed, failed = passed + (wrong and 0 or 1), failed + (wrong and 1 or 0)

@@ -32,7 +32,8 @@ import pathlib  # noqa: E402
 import keras  # noqa: E402
 import torch  # noqa: E402
 
-from makers import activations, attention, initializers, keras_hello, layers, losses, norms, optimizers, schedules  # noqa: E402
+from makers import (activations, attention, initializers, keras_hello, layers, losses, norms, optimizers,  # noqa: E402
+                    recurrent, schedules)
 from makers.vectorfile import VectorFile  # noqa: E402
 
 FAMILIES = {
@@ -44,6 +45,7 @@ FAMILIES = {
     "optimizers": optimizers,
     "initializers": initializers,
     "schedules": schedules,
+    "recurrent": recurrent,
     "keras_hello": keras_hello,
 }
 
