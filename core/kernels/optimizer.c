@@ -3,6 +3,7 @@
  * The equations stand in ops/optimizer.c. Numbers that are the same for all elements are worked out in f64 and rounded once, as PyTorch
  * does. Options that change the equation are constants of an inlined body, so that no loop holds a branch. */
 #include "kernel.h"
+#include "vmath.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -61,6 +62,20 @@ INLINE void adam_body(int64_t n, real *restrict w, const real *restrict g, real 
     }
 }
 
+enum { REST = 64 }; /* elements of a block that may be at rest */
+
+static bool all_zero(const real *x)
+{
+    vec_i bits = { 0 };
+    lane_int any = 0;
+    for (int i = 0; i < REST; i += KLANES) bits |= (vec_i)vec_load(x + i);
+    for (int l = 0; l < KLANES; l++) any |= bits[l];
+    return any == 0;
+}
+
+/* A block without gradient and momentum: rows of an embedding that no batch has met, or not for long. */
+static inline bool at_rest(const real *g, const real *m) { return g[0] == 0 && m[0] == 0 && all_zero(g) && all_zero(m); }
+
 void K(adam)(int64_t n, void *w, const void *g, void *m, void *v, void *vmax, double lr, double beta1, double beta2, double eps,
              double weight_decay, bool decoupled, double bias1, double bias2)
 {
@@ -69,10 +84,24 @@ void K(adam)(int64_t n, void *w, const void *g, void *m, void *v, void *vmax, do
     const real step = (real)(lr / bias1), rate1 = (real)(1 - beta1), b2 = (real)beta2, rate2 = (real)(1 - beta2), e = (real)eps;
     const real correction = (real)(1 / __builtin_sqrt(bias2));
     const real l2 = decoupled ? 0 : (real)weight_decay, keep = decoupled ? (real)(1 - lr * weight_decay) : 1;
-    if (most)
+    if (most) {
         adam_body(n, p, d, first, second, most, step, rate1, b2, rate2, correction, e, l2, keep);
-    else
-        adam_body(n, p, d, first, second, NULL, step, rate1, b2, rate2, correction, e, l2, keep);
+        return;
+    }
+    /* With g = m = 0 the equations leave w and m as they are and shrink v, to the bit: nothing else need be read or written. */
+    const bool rests = l2 == 0 && keep == 1 && step - step == 0 && e > 0;
+    int64_t i = 0;
+    while (i < n) {
+        int64_t end = rests ? i : n;
+        while (end < n && !(n - end >= REST && at_rest(d + end, first + end))) end += n - end < REST ? n - end : REST;
+        if (end > i) adam_body(end - i, p + i, d + i, first + i, second + i, NULL, step, rate1, b2, rate2, correction, e, l2, keep);
+        if (end < n) {
+            if (!all_zero(second + end))
+                for (int64_t k = end; k < end + REST; k++) second[k] *= b2;
+            end += REST;
+        }
+        i = end;
+    }
 }
 
 /* ---- rmsprop ---- */

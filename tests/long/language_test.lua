@@ -1,5 +1,5 @@
 --- scripts/language_rnn.lua tells the language of at least that share of the words it has not seen; one in five would be chance.
-local FLOOR <const> = 0.80
+local FLOOR <const> = 0.86
 local bplua = arg[-1]
 
 local out = assert(io.popen(("%s scripts/language_rnn.lua 2>&1"):format(bplua))):read "a"
