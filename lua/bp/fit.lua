@@ -53,7 +53,7 @@ end
 -- The loss of training: with class_weight, a loss that weighs classes.
 local function weighted(loss, class_weight)
   if not class_weight then return loss end
-  if loss.kind ~= "sparse" and loss.kind ~= "categorical" and loss.kind ~= "binary" then
+  if not (loss.spec and loss.spec.by_name.class_weights) then
     fit_spec:fail("class_weight needs a loss over classes; this one is %s; use sample_weight", loss.name)
   end
   local given = {}

@@ -75,7 +75,7 @@ function describe(self, where, seen)
 end
 
 local function loss_config(loss)
-  if loss.kind == "custom" or loss.kind == "several" then return nil end
+  if loss.name == "function" or loss.kind == "several" then return nil end
   local given = {}
   for key, value in pairs(loss.options) do
     if not core.is_tensor(value) then given[key] = value end

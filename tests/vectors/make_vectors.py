@@ -27,27 +27,19 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import argparse  # noqa: E402
+import importlib  # noqa: E402
 import pathlib  # noqa: E402
+import pkgutil  # noqa: E402
 
 import keras  # noqa: E402
 import torch  # noqa: E402
 
-from makers import (activations, attention, initializers, keras_hello, layers, losses, norms, optimizers,  # noqa: E402
-                    recurrent, schedules)
+import makers  # noqa: E402
 from makers.vectorfile import VectorFile  # noqa: E402
 
-FAMILIES = {
-    "layers": layers,
-    "activations": activations,
-    "attention": attention,
-    "losses": losses,
-    "norms": norms,
-    "optimizers": optimizers,
-    "initializers": initializers,
-    "schedules": schedules,
-    "recurrent": recurrent,
-    "keras_hello": keras_hello,
-}
+# Every module of makers that can make something, by its name.
+MODULES = (importlib.import_module("makers." + found.name) for found in pkgutil.iter_modules(makers.__path__))
+FAMILIES = {module.__name__.split(".")[-1]: module for module in MODULES if hasattr(module, "make")}
 
 
 def main():

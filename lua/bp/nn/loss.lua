@@ -3,124 +3,28 @@
 ---
 --- A loss gives one number per sample (the mean over all other dimensions), multiplies it with the sample's weight, and reduces: "mean"
 --- divides by the number of samples, also when there are weights, as Keras does; "weighted_mean" divides by the sum of the weights, as
---- PyTorch does with class weights; "sum"; "none" leaves one number per sample. Losses over classes take logits; from_logits = false takes
---- probabilities, cut off at 1e-7.
+--- PyTorch does with class weights; "sum"; "none" leaves one number per sample. Weights may also be given for every step of a sequence or
+--- every pixel. Losses over classes take logits; from_logits = false takes probabilities, cut off at 1e-7.
+---
+--- A function (prediction, target) -> one number, or one per sample, is a loss as well; nn.loss.define gives it a name and options.
 local core = require "bp.core"
 local options = require "bp.options"
+local shapes = require "bp.nn.losses.shapes"
 
 local ops = core.ops
+local text = shapes.text
 local loss = {}
 
-local function text(shape) return "[" .. table.concat(shape, "][") .. "]" end
+-- ---- reducing ------------------------------------------------------------------------------------------------------------------------
 
-local function same_shape(a, b)
-  if #a ~= #b then return false end
-  for i = 1, #a do
-    if a[i] ~= b[i] then return false end
-  end
-  return true
-end
-
--- Target in the shape and dtype of the prediction. [n] stands for [n][1] and the other way round; anything else would broadcast into
--- nonsense.
-local function match(who, prediction, target)
-  local p, t = prediction:shape(), target:shape()
-  if not same_shape(p, t) then
-    local one_more = #p == #t + 1 and p[#p] == 1 or #t == #p + 1 and t[#t] == 1
-    if not (one_more and prediction:numel() == target:numel()) then
-      core.error(("loss %s: the prediction is %s, the target %s; expected the same shape"):format(who, text(p), text(t)))
-    end
-    target = ops.reshape(target, { shape = p })
-  end
-  if target.dtype ~= prediction.dtype then target = ops.cast(target, { dtype = prediction.dtype }) end
-  return target
-end
-
--- [batch][...] -> [batch].
-local function per_sample(values)
-  local n = values.ndim
-  if n <= 1 then return values end
+-- All dimensions but the first.
+local function inner(t)
   local axes = {}
-  for i = 2, n do axes[#axes + 1] = i end
-  return ops.mean(values, { axes = axes })
+  for i = 2, t.ndim do axes[#axes + 1] = i end
+  return { axes = axes }
 end
 
--- Labels for logits [...][classes]: one dimension fewer; [n][1] is taken for [n].
-local function labels_for(who, prediction, target)
-  if target.dtype == "f32" or target.dtype == "f64" or target.dtype == "bool" then
-    core.error(("loss %s: the labels are %s; expected whole numbers 1..%d: y:to('i64'); rows of probabilities want "
-      .. "categorical_crossentropy")
-      :format(who, target.dtype, prediction:shape(-1)))
-  end
-  local p, t = prediction:shape(), target:shape()
-  if #t == #p and t[#t] == 1 then
-    target = ops.squeeze(target, { axes = { -1 } })
-    t[#t] = nil
-  end
-  p[#p] = nil
-  if not same_shape(p, t) then
-    core.error(("loss %s: the prediction is %s, the labels %s; expected labels %s: one whole number per row")
-      :format(who, text(prediction:shape()), text(target:shape()), text(p)))
-  end
-  return target
-end
-
-local EPSILON = 1e-7
-
-local function smooth(target, amount, share)
-  return amount > 0 and target * (1 - amount) + amount * share or target
-end
-
--- ---- per sample ----------------------------------------------------------------------------------------------------------------------
--- Each takes prediction, target and options, and gives [batch] (or more dimensions) and the target as it was understood.
-
-local compute = {}
-
-function compute.mse(prediction, target)
-  target = match("mse", prediction, target)
-  return ops.square(prediction - target), target
-end
-
-function compute.mae(prediction, target)
-  target = match("mae", prediction, target)
-  return ops.abs(prediction - target), target
-end
-
--- e^2/2 up to delta, then linear with the same slope: min(|e|, delta) * (|e| - min(|e|, delta)/2).
-function compute.huber(prediction, target, o)
-  target = match("huber", prediction, target)
-  local e = ops.abs(prediction - target)
-  local near = ops.clamp(e, { max = o.delta })
-  return near * (e - near * 0.5), target
-end
-
-function compute.binary_crossentropy(prediction, target, o)
-  target = match("binary_crossentropy", prediction, target)
-  local t = smooth(target, o.label_smoothing, 0.5)
-  if o.from_logits then return ops.binary_cross_entropy(prediction, t, { pos_weight = o.pos_weight }), target end
-  local p = ops.clamp(prediction, { min = EPSILON, max = 1 - EPSILON })
-  return -(t * ops.log(p) * o.pos_weight + (1 - t) * ops.log(1 - p)), target
-end
-
-function compute.categorical_crossentropy(prediction, target, o)
-  target = match("categorical_crossentropy", prediction, target)
-  local t = smooth(target, o.label_smoothing, 1 / prediction:shape(-1))
-  if o.from_logits then return ops.soft_cross_entropy(prediction, t), target end
-  local p = prediction / ops.sum(prediction, { axes = { -1 }, keepdims = true })
-  return -ops.sum(t * ops.log(ops.clamp(p, { min = EPSILON, max = 1 - EPSILON })), { axes = { -1 } }), target
-end
-
-function compute.sparse_categorical_crossentropy(prediction, target, o)
-  target = labels_for("sparse_categorical_crossentropy", prediction, target)
-  if o.from_logits then return ops.cross_entropy(prediction, target, { label_smoothing = o.label_smoothing }), target end
-  local classes = prediction:shape(-1)
-  local hot = ops.one_hot(target, { classes = classes, dtype = prediction.dtype })
-  return (compute.categorical_crossentropy(prediction, hot, o)), target
-end
-
--- ---- weights -------------------------------------------------------------------------------------------------------------------------
-
--- The weight of each sample from the weights of the classes.
+-- The weight of every element from the weights of the classes.
 local function class_weights(self, target, prediction)
   local kind, weights = self.kind, self.options.class_weights
   local classes = kind == "binary" and 2 or prediction:shape(-1)
@@ -133,20 +37,47 @@ local function class_weights(self, target, prediction)
   return low + (high - low) * ops.cast(target, { dtype = prediction.dtype })
 end
 
-local function check_weights(who, weights, values)
-  if weights.ndim ~= 1 or weights:shape(1) ~= values:shape(1) then
-    core.error(("loss %s: the sample weights are %s for a batch of %d; expected one number per sample")
-      :format(who, text(weights:shape()), values:shape(1)))
+-- Weights [batch], or of the first few dimensions of the elements, with the dimensions that are missing.
+local function spread(who, weights, elements)
+  local w, e = weights:shape(), elements:shape()
+  local fits = #w >= 1 and #w <= #e
+  for i = 1, fits and #w or 0 do fits = fits and w[i] == e[i] end
+  if not fits then
+    core.error(("loss %s: the sample weights are %s for a batch of %d; expected one number per sample%s"):format(who, text(w), e[1],
+      #e > 1 and (", or %s"):format(text(e)) or ""))
   end
-  return weights
+  for i = #w + 1, #e do w[i] = 1 end
+  return ops.reshape(weights, { shape = w })
 end
+
+-- The mean over the elements of each sample; with `known`, over those that count.
+local function per_sample(elements, known)
+  if elements.ndim <= 1 then return elements end
+  if not known then return ops.mean(elements, inner(elements)) end
+  return ops.sum(elements, inner(elements)) / ops.clamp(ops.sum(known, inner(known)), { min = 1 })
+end
+
+-- sum(elements) / sum(weight), the weight counted for every element that it weighs.
+local function weighted_mean(elements, weight, known)
+  if known then return ops.sum(elements) / ops.sum(weight * known) end
+  return ops.sum(elements) / (ops.sum(weight) * (elements:numel() / math.max(1, weight:numel())))
+end
+
+-- What becomes of the loss of every element (already weighted).
+local function reduce(reduction, elements, weight, known)
+  if reduction == "none" then return per_sample(elements, known) end
+  if reduction == "sum" then return ops.sum(per_sample(elements, known)) end
+  if reduction == "weighted_mean" and weight then return weighted_mean(elements, weight, known) end
+  if known then return ops.sum(elements) / ops.clamp(ops.sum(known), { min = 1 }) end
+  return ops.mean(elements)
+end
+
+-- ---- the functions -------------------------------------------------------------------------------------------------------------------
 
 local function constant(list)
   if list == nil or core.is_tensor(list) then return list end
   return core.pause(core.tensor, list)
 end
-
--- ---- the functions -------------------------------------------------------------------------------------------------------------------
 
 local function fields(more)
   local list = {
@@ -158,15 +89,12 @@ local function fields(more)
   return list
 end
 
-local class_fields = {
-  { "class_weights", "tensor|table", named = true, help = "one weight per class, multiplied with those of the samples" },
-  { "from_logits", "boolean", default = true, named = true, help = "the prediction is logits; false: probabilities" },
-  { "label_smoothing", "number", min = 0, below = 1, default = 0,
-    named = true, help = "moves this much of the target to all classes alike" },
-}
-
 local Loss = { __name = "loss" }
 Loss.__index = Loss
+
+local function need_tensor(self, what, value)
+  if not core.is_tensor(value) then self.spec:fail("the %s is %s; expected a tensor", what, options.describe(value)) end
+end
 
 --- Applies the loss.
 ---@param prediction table tensor
@@ -174,122 +102,203 @@ Loss.__index = Loss
 ---@param weights table|nil tensor [batch], multiplied with those of the options
 ---@return table value 0-d, or [batch] with reduction "none"
 function Loss:__call(prediction, target, weights)
-  if not core.is_tensor(prediction) then self.spec:fail("the prediction is %s; expected a tensor", options.describe(prediction)) end
-  if not core.is_tensor(target) then self.spec:fail("the target is %s; expected a tensor", options.describe(target)) end
-  local o, reduction = self.options, self.options.reduction
-  if reduction == "mean" and not (weights or o.weights or o.class_weights) then -- the mean of the samples' means is that of all elements
-    local elements = self:elements(prediction, target)
-    return elements.ndim > 0 and ops.mean(elements) or elements
+  need_tensor(self, "prediction", prediction)
+  need_tensor(self, "target", target)
+  local elements, understood, known = self:elements(prediction, target)
+  if elements.ndim == 0 then
+    if weights or self.options.weights then
+      core.error(("%s: the function returned one number, which cannot be weighted by sample; return one per sample"):format(self.spec.name))
+    end
+    return elements
   end
-  local values, weight = self:values(prediction, target, weights)
-  if reduction == "none" or values.ndim == 0 then return values end
-  if reduction == "weighted_mean" and weight then return ops.sum(values) / ops.sum(weight) end
-  return reduction == "sum" and ops.sum(values) or ops.mean(values)
+  local weight = self:weight_of(elements, prediction, understood, weights)
+  return reduce(self.options.reduction, weight and elements * weight or elements, weight, known)
 end
 
--- The product of all weights that a sample has, [batch], or nil.
-function Loss:weight_of(values, prediction, target, weights)
+-- The product of all weights that an element has, or nil.
+function Loss:weight_of(elements, prediction, target, weights)
   local o = self.options
   local product
   local function more(weight)
     if weight then product = product and product * weight or weight end
   end
-  more(o.class_weights and per_sample(class_weights(self, target, prediction)))
-  more(o.weights and check_weights(self.name, o.weights, values))
-  more(weights and check_weights(self.name, weights, values))
+  more(o.class_weights and class_weights(self, target, prediction))
+  more(o.weights and spread(self.name, o.weights, elements))
+  more(weights and spread(self.name, weights, elements))
   return product
 end
 
--- What the loss computes before anything is gathered, and the target as it was understood.
-function Loss:elements(prediction, target)
-  local elements, understood = self.compute(prediction, target, self.options)
-  if self.kind == "custom" and not core.is_tensor(elements) then
-    core.error(("loss: the function returned %s; expected a tensor: one number, or one per sample"):format(options.describe(elements)))
-  end
-  return elements, understood
-end
-
---- The weighted loss of each sample, [batch].
+--- What the loss computes before anything is weighted and gathered: one number per sample, or more.
 ---@param prediction table
 ---@param target table
----@param weights table|nil
----@return table values
----@return table|nil weight the weights that went in
-function Loss:values(prediction, target, weights)
-  local values, understood = self:elements(prediction, target)
-  if values.ndim == 0 then
-    if weights then core.error("loss: the function returned one number, which cannot be weighted by sample; return one per sample") end
-    return values
+---@return table elements
+---@return table|nil understood the target in the form that was compared
+---@return table|nil known where elements count: 0 or 1 each
+function Loss:elements(prediction, target)
+  local elements, understood, known = self.compute(prediction, target, self.options)
+  if not self.builtin and not core.is_tensor(elements) then
+    core.error(("%s: the function returned %s; expected a tensor: one number, or one per sample"):format(self.spec.name,
+      options.describe(elements)))
   end
-  values = per_sample(values)
-  local weight = self:weight_of(values, prediction, understood, weights)
-  if weight then values = values * weight end
-  return values, weight
+  return elements, understood, known
 end
 
 function Loss:__tostring() return "loss " .. self.name end
 
-local specs = {}
+local rows = {}
 
-local function make(name, kind, given)
-  local o = specs[name]:read(given)
+local function make(name, given)
+  local row = rows[name]
+  local o = row.spec:read(given)
   o.weights, o.class_weights = constant(o.weights), constant(o.class_weights)
-  return setmetatable({ name = name, kind = kind, options = o, spec = specs[name], compute = compute[name] }, Loss)
+  return setmetatable({ name = name, kind = row.kind, options = o, spec = row.spec, compute = row.compute, builtin = row.builtin }, Loss)
 end
 
-local function define(name, kind, summary, more)
-  specs[name] = options.define("loss." .. name, summary, fields(more))
+local function define(name, kind, summary, more, compute)
+  rows[name] = { kind = kind, spec = options.define("loss." .. name, summary, fields(more)), compute = compute, builtin = true }
   local plain
   loss[name] = function(prediction, target, given)
-    if prediction == nil or options.is_plain(prediction) then return make(name, kind, prediction) end
-    if given ~= nil then return make(name, kind, given)(prediction, target) end
-    plain = plain or make(name, kind)
+    if prediction == nil or options.is_plain(prediction) then return make(name, prediction) end
+    if given ~= nil then return make(name, given)(prediction, target) end
+    plain = plain or make(name)
     return plain(prediction, target)
   end
+  return loss[name]
 end
 
-define("mse", "regression", "Mean of (prediction - target)^2.", {})
-define("mae", "regression", "Mean of |prediction - target|.", {})
-define("huber", "regression", "Squared near zero, linear beyond delta.",
-  { { "delta", "number", above = 0, default = 1, named = true, help = "where the loss turns linear" } })
-define("binary_crossentropy", "binary", "Cross-entropy of yes/no targets 0..1, elementwise.", {
-  class_fields[1], class_fields[2], class_fields[3],
-  { "pos_weight", "number", above = 0, default = 1, named = true, help = "factor on the part of targets 1" },
+require "bp.nn.losses.regression"(define)
+require "bp.nn.losses.classes"(define)
+require "bp.nn.losses.sequences"(define)
+
+-- ---- three tensors -------------------------------------------------------------------------------------------------------------------
+
+local triplet_spec = options.define("loss.triplet", "max(0, margin + distance to the positive - distance to the negative).", fields{
+  { "margin", "number", min = 0, default = 1, named = true, help = "how much farther the negative has to be" },
+  { "p", "number", min = 1, default = 2, named = true, help = "the norm that measures distances" },
+  { "swap", "boolean", default = false, named = true,
+    help = "take the distance from positive to negative where that is smaller (Balntas et al. 2016)" },
+  { "eps", "number", min = 0, default = 1e-6, named = true, help = "added to every difference" },
 })
-define("categorical_crossentropy", "categorical", "Cross-entropy of targets that are rows of probabilities (one-hot).", class_fields)
-define("sparse_categorical_crossentropy", "sparse", "Cross-entropy of targets that are labels 1..classes.", class_fields)
 
---- PyTorch's name for sparse_categorical_crossentropy.
-loss.cross_entropy = loss.sparse_categorical_crossentropy
+-- The p-norm over the last dimension.
+local function distance(a, b, o)
+  local d = a - b + o.eps
+  if o.p == 2 then return ops.sqrt(ops.sum(ops.square(d), { axes = { -1 } })) end
+  if o.p == 1 then return ops.sum(ops.abs(d), { axes = { -1 } }) end
+  return ops.pow(ops.sum(ops.pow(ops.abs(d), o.p), { axes = { -1 } }), 1 / o.p)
+end
 
+local Triplet = { __name = "loss", __tostring = function() return "loss triplet" end }
+
+function Triplet:__call(anchor, positive, negative, weights)
+  need_tensor(self, "anchor", anchor)
+  local function beside(what, value)
+    need_tensor(self, what, value)
+    if not shapes.same(anchor:shape(), value:shape()) then
+      triplet_spec:fail("the anchor is %s, the %s %s; expected the same shape [batch][features]", text(anchor:shape()), what,
+        text(value:shape()))
+    end
+  end
+  beside("positive", positive)
+  beside("negative", negative)
+  local o = self.options
+  local near, far = distance(anchor, positive, o), distance(anchor, negative, o)
+  if o.swap then far = ops.minimum(far, distance(positive, negative, o)) end
+  local elements, weight = ops.relu(near - far + o.margin), nil
+  local function more(given)
+    if given then
+      local one = spread("triplet", given, elements)
+      weight = weight and weight * one or one
+    end
+  end
+  more(weights)
+  more(o.weights)
+  return reduce(o.reduction, weight and elements * weight or elements, weight)
+end
+
+--- The triplet loss (PyTorch's TripletMarginLoss): called with three tensors [batch][features], or with options alone to be called later.
+---@param anchor table tensor, or options { margin = 1, p = 2, swap = false, reduction = "mean" }
+---@param positive table|nil of the anchor's kind
+---@param negative table|nil of another kind
+---@param given table|nil options
+---@return table value
+function loss.triplet(anchor, positive, negative, given)
+  local made = setmetatable({ name = "triplet", spec = triplet_spec }, Triplet)
+  if anchor == nil or options.is_plain(anchor) then
+    made.options = triplet_spec:read(anchor)
+  else
+    made.options = triplet_spec:read(given)
+  end
+  made.options.weights = constant(made.options.weights)
+  if anchor == nil or options.is_plain(anchor) then return made end
+  return made(anchor, positive, negative)
+end
+
+-- ---- by name -------------------------------------------------------------------------------------------------------------------------
+
+--- A loss of one's own under a name: nn.loss.NAME takes the options of every loss (reduction, weights) and those declared, compile takes
+--- the name, and a saved model remembers it. A program that loads such a model defines it first.
+---@param name string
+---@param compute function (prediction, target, o) -> one number per sample, or per element: reduction and weights are seen to; or a
+--- single number
+---@param more table[]|nil options of its own, as bp.options declares them: { { "margin", "number", default = 1, help = "..." } }
+---@return function constructor also nn.loss[name]
+function loss.define(name, compute, more)
+  if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" then
+    core.error("loss.define: the name is " .. options.describe(name) .. "; expected a word such as \"my_loss\"")
+  end
+  if type(compute) ~= "function" then
+    core.error(("loss.define: the second value is %s; expected a function (prediction, target, options) -> one number per sample")
+      :format(options.describe(compute)))
+  end
+  if rows[name] and rows[name].builtin or not rows[name] and rawget(loss, name) ~= nil then
+    core.error(("loss.define: '%s' is a loss of bp; choose another name"):format(name))
+  end
+  define(name, "custom", "Defined by the program.", more or {}, compute)
+  rows[name].builtin = false
+  return loss[name]
+end
+
+--- Other names for the same losses: PyTorch's and Keras' long and short ones.
 local aliases = {
-  mean_squared_error = "mse", mean_absolute_error = "mae", cross_entropy = "sparse_categorical_crossentropy",
+  mean_squared_error = "mse", mean_absolute_error = "mae", mean_absolute_percentage_error = "mape",
+  mean_squared_logarithmic_error = "msle", logcosh = "log_cosh", kld = "kl_divergence", kl_div = "kl_divergence",
+  cross_entropy = "sparse_categorical_crossentropy", bce = "binary_crossentropy", cce = "categorical_crossentropy",
+  sparse_cce = "sparse_categorical_crossentropy", sq_hinge = "squared_hinge", cosine = "cosine_similarity",
+  focal = "binary_focal_crossentropy",
 }
+for alias, name in pairs(aliases) do loss[alias] = loss[name] end
+
+local anonymous = options.define("loss.function", "What a function given as a loss takes.", fields{})
+
+-- The names there are, for messages.
+local function known()
+  local list = {}
+  for name in pairs(rows) do list[#list + 1] = name end
+  for alias in pairs(aliases) do list[#list + 1] = alias end
+  table.sort(list)
+  return list
+end
 
 --- The loss for what `compile` is given.
 ---@param who string for messages
 ---@param what string|table|function a name, a made loss, or a function (prediction, target) -> number or one per sample
 ---@param given table|nil options for a name
----@return table loss with :values(prediction, target, weights)
+---@return table loss call it with (prediction, target, weights)
 function loss.get(who, what, given)
   if type(what) == "string" then
     local name = aliases[what] or what
-    if not specs[name] then
-      local known = {}
-      for key in pairs(specs) do known[#known + 1] = key end
-      table.sort(known)
-      core.error(("%s: unknown loss '%s'%s"):format(who, what, options.hint(what, known)))
-    end
-    return loss[name](given)
+    if not rows[name] then core.error(("%s: unknown loss '%s'%s"):format(who, what, options.hint(what, known()))) end
+    return make(name, given)
   end
   if getmetatable(what) == Loss then return what end
   if type(what) ~= "function" then
     core.error(("%s: the loss is %s; expected a name, nn.loss.NAME{...}, or a function"):format(who, options.describe(what)))
   end
-  for name in pairs(specs) do
-    if loss[name] == what then return what() end
+  for name in pairs(rows) do
+    if loss[name] == what then return make(name) end
   end
-  return setmetatable({ name = "function", kind = "custom", options = { reduction = "mean" }, spec = specs.mse, compute = what }, Loss)
+  return setmetatable({ name = "function", kind = "custom", options = anonymous:read(given), spec = anonymous, compute = what }, Loss)
 end
 
 return loss
