@@ -158,8 +158,8 @@ static void backward(const task *p, double loss, double dloss, real *dx)
     }
 }
 
-double K(ctc)(int64_t time, int64_t classes, int64_t length, const void *logits, const int64_t *label, int64_t blank, double dloss, void *dx,
-              void *scratch)
+double K(ctc)(int64_t time, int64_t classes, int64_t length, const void *logits, const int64_t *label, int64_t blank, double dloss,
+              void *dx, void *scratch)
 {
     if (time == 0) return length == 0 ? 0 : (double)INFINITY;
     const task p = lay_out(time, classes, length, label, blank, dx != NULL, scratch);

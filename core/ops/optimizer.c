@@ -2,20 +2,13 @@
  *
  * Learning rate and number of the step are tensors, so that a captured step replays with new values. The equations are those of PyTorch;
  * where Keras differs, the row says so. All per-step factors are worked out in f64. Chunks depend on the number of elements alone. */
+#include "optimizer.h"
 #include "../base/memory.h"
-#include "../base/pool.h"
 #include "element.h"
-#include "op.h"
-#include "product.h"
 
 #include <math.h>
 
-enum { W, G }; /* the first two inputs of every step */
-
-/* ---- what the three have in common ---- */
-
-/* Gradient and given states look like the parameter; numbers of the step are f64 and i64 with one element. */
-static bp_status check_step(bp_call *call, int first_state, int last_state, int lr, int step)
+bp_status bp__step_check(bp_call *call, int first_state, int last_state, int lr, int step)
 {
     const bp_meta *w = &call->in[W]->m;
     char tw[200], t[200];
@@ -40,8 +33,7 @@ static bp_status check_step(bp_call *call, int first_state, int last_state, int 
     return BP_OK;
 }
 
-/* A state that the options call for is there, and only then. */
-static bp_status check_state(bp_call *call, int i, bool wanted, const char *why)
+bp_status bp__step_state(bp_call *call, int i, bool wanted, const char *why)
 {
     const char *name = call->op->inputs[i].name;
     if (wanted && !call->in[i])
@@ -50,76 +42,44 @@ static bp_status check_state(bp_call *call, int i, bool wanted, const char *why)
     return BP_OK;
 }
 
-static double number(const bp_tensor *t) { return *(const double *)(const void *)bp_data(t); }
-static int64_t integer(const bp_tensor *t) { return *(const int64_t *)(const void *)bp_data(t); }
+bool bp__step_idle(const bp_call *call, int lr) { return bp__step_number(call->in[lr]) < 0; }
 
-enum { MOST_ARRAYS = 5 };
-typedef struct job {
-    const bp_kernels *kernels;
-    const bp_arg *args;
-    int64_t n, size;
-    char *array[MOST_ARRAYS]; /* parameter, gradient, states; NULL where left out */
-    double lr, bias1, bias2;
-    int64_t step;
-} job;
-
-/* The piece of array i that a chunk works on, and its length. */
-static void *piece(const job *j, int i, int64_t chunk) { return j->array[i] ? j->array[i] + chunk * BP_MEMORY_GRAIN * j->size : NULL; }
-static int64_t length(const job *j, int64_t chunk)
+bp_status bp__step_moving(bp_call *call, int i)
 {
-    return j->n - chunk * BP_MEMORY_GRAIN < BP_MEMORY_GRAIN ? j->n - chunk * BP_MEMORY_GRAIN : BP_MEMORY_GRAIN;
+    const bp_tensor *t = i < call->n_in ? call->in[i] : NULL;
+    if (!t || (t->m.dtype == BP_F64 && bp_count(t) == 1)) return BP_OK;
+    return bp_op_fail(call, BP_EINVAL, "'%s' is %s; a single f64 number is expected", call->op->inputs[i].name, bp_dtype_name(t->m.dtype));
 }
 
-static job new_job(bp_call *call, int arrays, int lr)
+double bp__step_moved(const bp_call *call, int i, int option)
+{
+    return i < call->n_in && call->in[i] ? bp__step_number(call->in[i]) : call->args[option].as.f;
+}
+
+bp_step_job bp__step_job(bp_call *call, int arrays, int lr)
 {
     const bp_tensor *w = call->in[W];
-    job j;
+    bp_step_job j;
     j.kernels = bp_kernels_of(call->ctx, w->m.dtype);
     j.args = call->args;
     j.n = bp_count(w);
     j.size = (int64_t)bp_dtype_size(w->m.dtype);
-    j.lr = number(call->in[lr]);
-    j.bias1 = j.bias2 = 0;
+    j.lr = bp__step_number(call->in[lr]);
+    j.bias1 = j.bias2 = j.factor[0] = j.factor[1] = 0;
     j.step = 0;
-    for (int i = 0; i < MOST_ARRAYS; i++) j.array[i] = i < arrays && call->in[i] ? bp_data(call->in[i]) : NULL;
+    for (int i = 0; i < BP_STEP_ARRAYS; i++) j.array[i] = i < arrays && call->in[i] ? bp_data(call->in[i]) : NULL;
     return j;
 }
 
-static bp_status run(bp_call *call, job *j, bp_chunk_fn *chunk)
+bp_status bp__step_run(bp_call *call, bp_step_job *j, bp_chunk_fn *chunk)
 {
     bp_parallel(call->ctx, bp_chunks(j->n, BP_MEMORY_GRAIN), chunk, j);
     return BP_OK;
 }
 
-#define W_INPUT                                            \
-    {                                                      \
-        "w", BP_IN_MUTATED, "parameters, updated in place" \
-    }
-#define G_INPUT                  \
-    {                            \
-        "g", 0, "their gradient" \
-    }
-#define LR_INPUT                                                             \
-    {                                                                        \
-        "lr", BP_IN_RAW, "learning rate: one f64 number, read at every step" \
-    }
-#define STEP_INPUT                                                                       \
-    {                                                                                    \
-        "step", BP_IN_RAW, "number of this step, from 1: one i64 number (see increment)" \
-    }
-#define WEIGHT_DECAY_OPTION(text)                                                                    \
-    {                                                                                                \
-        .name = "weight_decay", .kind = BP_OPT_FLOAT, .def = 0, .min = 0, .max = 1e300, .help = text \
-    }
-#define L2_TEXT "adds weight_decay * w to the gradient (PyTorch's meaning; Keras' l2 adds twice its factor)"
-#define EPS_OPTION(text)                                                                       \
-    {                                                                                          \
-        .name = "eps", .kind = BP_OPT_FLOAT, .def = 1e-8, .min = 0, .max = 1e300, .help = text \
-    }
-
 /* ---- sgd ---- */
 
-enum { SGD_VELOCITY = 2, SGD_LR, SGD_STEP };
+enum { SGD_VELOCITY = 2, SGD_LR, SGD_STEP, SGD_NOW };
 enum { SGD_MOMENTUM, SGD_DAMPENING, SGD_NESTEROV, SGD_DECAY };
 
 static bp_status sgd_infer(bp_call *call)
@@ -128,24 +88,26 @@ static bp_status sgd_infer(bp_call *call)
     if (call->args[SGD_NESTEROV].as.i && (momentum == 0 || call->args[SGD_DAMPENING].as.f != 0))
         return bp_op_fail(call, BP_EINVAL, "nesterov needs momentum > 0 and dampening 0; momentum is %g and dampening %g", momentum,
                           call->args[SGD_DAMPENING].as.f);
-    BP_TRY(check_state(call, SGD_VELOCITY, momentum != 0, "momentum is not 0"));
-    return check_step(call, SGD_VELOCITY, SGD_VELOCITY, SGD_LR, SGD_STEP);
+    BP_TRY(bp__step_state(call, SGD_VELOCITY, momentum != 0, "momentum is not 0"));
+    BP_TRY(bp__step_moving(call, SGD_NOW));
+    return bp__step_check(call, SGD_VELOCITY, SGD_VELOCITY, SGD_LR, SGD_STEP);
 }
 
 static void sgd_chunk(void *arg, int64_t chunk, int worker)
 {
     (void)worker;
-    const job *j = (const job *)arg;
-    j->kernels->sgd(length(j, chunk), piece(j, W, chunk), piece(j, G, chunk), piece(j, SGD_VELOCITY, chunk), j->lr,
-                    j->args[SGD_MOMENTUM].as.f, j->args[SGD_DAMPENING].as.f, j->args[SGD_NESTEROV].as.i != 0, j->args[SGD_DECAY].as.f,
-                    j->step == 1);
+    const bp_step_job *j = (const bp_step_job *)arg;
+    j->kernels->sgd(length(j, chunk), piece(j, W, chunk), piece(j, G, chunk), piece(j, SGD_VELOCITY, chunk), j->lr, j->factor[0],
+                    j->args[SGD_DAMPENING].as.f, j->args[SGD_NESTEROV].as.i != 0, j->args[SGD_DECAY].as.f, j->step == 1);
 }
 
 static bp_status sgd_run(bp_call *call)
 {
-    job j = new_job(call, 3, SGD_LR);
-    j.step = integer(call->in[SGD_STEP]);
-    return run(call, &j, sgd_chunk);
+    if (bp__step_idle(call, SGD_LR)) return BP_OK;
+    bp_step_job j = bp__step_job(call, 3, SGD_LR);
+    j.step = bp__step_count(call->in[SGD_STEP]);
+    j.factor[0] = bp__step_moved(call, SGD_NOW, SGD_MOMENTUM);
+    return bp__step_run(call, &j, sgd_chunk);
 }
 
 const bp_op bp__op_sgd_step = {
@@ -163,6 +125,7 @@ const bp_op bp__op_sgd_step = {
                                   { "velocity", BP_IN_OPTIONAL | BP_IN_MUTATED, "state, present when momentum is not 0" },
                                   LR_INPUT,
                                   STEP_INPUT,
+                                  MOVING_INPUT("momentum"),
                                   { 0 } },
     .options =
         (const bp_option[]){
@@ -186,29 +149,35 @@ const bp_op bp__op_sgd_step = {
 
 /* ---- adam ---- */
 
-enum { ADAM_M = 2, ADAM_V, ADAM_VMAX, ADAM_LR, ADAM_STEP };
+enum { ADAM_M = 2, ADAM_V, ADAM_VMAX, ADAM_LR, ADAM_STEP, ADAM_NOW };
 enum { ADAM_BETA1, ADAM_BETA2, ADAM_EPS, ADAM_DECAY, ADAM_DECOUPLED };
 
-static bp_status adam_infer(bp_call *call) { return check_step(call, ADAM_M, ADAM_VMAX, ADAM_LR, ADAM_STEP); }
+static bp_status adam_infer(bp_call *call)
+{
+    BP_TRY(bp__step_moving(call, ADAM_NOW));
+    return bp__step_check(call, ADAM_M, ADAM_VMAX, ADAM_LR, ADAM_STEP);
+}
 
 static void adam_chunk(void *arg, int64_t chunk, int worker)
 {
     (void)worker;
-    const job *j = (const job *)arg;
+    const bp_step_job *j = (const bp_step_job *)arg;
     j->kernels->adam(length(j, chunk), piece(j, W, chunk), piece(j, G, chunk), piece(j, ADAM_M, chunk), piece(j, ADAM_V, chunk),
-                     piece(j, ADAM_VMAX, chunk), j->lr, j->args[ADAM_BETA1].as.f, j->args[ADAM_BETA2].as.f, j->args[ADAM_EPS].as.f,
+                     piece(j, ADAM_VMAX, chunk), j->lr, j->factor[0], j->args[ADAM_BETA2].as.f, j->args[ADAM_EPS].as.f,
                      j->args[ADAM_DECAY].as.f, j->args[ADAM_DECOUPLED].as.i != 0, j->bias1, j->bias2);
 }
 
 static bp_status adam_run(bp_call *call)
 {
-    job j = new_job(call, 5, ADAM_LR);
-    j.step = integer(call->in[ADAM_STEP]);
+    if (bp__step_idle(call, ADAM_LR)) return BP_OK;
+    bp_step_job j = bp__step_job(call, 5, ADAM_LR);
+    j.step = bp__step_count(call->in[ADAM_STEP]);
     if (j.step < 1)
         return bp_op_fail(call, BP_EINVAL, "'step' is %lld; steps count from 1: apply increment before the first step", (long long)j.step);
-    j.bias1 = 1 - pow(call->args[ADAM_BETA1].as.f, (double)j.step);
+    j.factor[0] = bp__step_moved(call, ADAM_NOW, ADAM_BETA1);
+    j.bias1 = 1 - pow(j.factor[0], (double)j.step);
     j.bias2 = 1 - pow(call->args[ADAM_BETA2].as.f, (double)j.step);
-    return run(call, &j, adam_chunk);
+    return bp__step_run(call, &j, adam_chunk);
 }
 
 const bp_op bp__op_adam_step = {
@@ -231,6 +200,7 @@ const bp_op bp__op_adam_step = {
                                   { "vmax", BP_IN_OPTIONAL | BP_IN_MUTATED, "state, zeros at first: its presence makes this AMSGrad" },
                                   LR_INPUT,
                                   STEP_INPUT,
+                                  MOVING_INPUT("beta1"),
                                   { 0 } },
     .options =
         (const bp_option[]){
@@ -260,14 +230,14 @@ enum { RMS_RHO, RMS_EPS, RMS_MOMENTUM, RMS_DECAY, RMS_INSIDE };
 
 static bp_status rmsprop_infer(bp_call *call)
 {
-    BP_TRY(check_state(call, RMS_BUFFER, call->args[RMS_MOMENTUM].as.f != 0, "momentum is not 0"));
-    return check_step(call, RMS_V, RMS_AVERAGE, RMS_LR, -1);
+    BP_TRY(bp__step_state(call, RMS_BUFFER, call->args[RMS_MOMENTUM].as.f != 0, "momentum is not 0"));
+    return bp__step_check(call, RMS_V, RMS_AVERAGE, RMS_LR, -1);
 }
 
 static void rmsprop_chunk(void *arg, int64_t chunk, int worker)
 {
     (void)worker;
-    const job *j = (const job *)arg;
+    const bp_step_job *j = (const bp_step_job *)arg;
     j->kernels->rmsprop(length(j, chunk), piece(j, W, chunk), piece(j, G, chunk), piece(j, RMS_V, chunk), piece(j, RMS_BUFFER, chunk),
                         piece(j, RMS_AVERAGE, chunk), j->lr, j->args[RMS_RHO].as.f, j->args[RMS_EPS].as.f, j->args[RMS_MOMENTUM].as.f,
                         j->args[RMS_DECAY].as.f, j->args[RMS_INSIDE].as.i != 0);
@@ -275,8 +245,9 @@ static void rmsprop_chunk(void *arg, int64_t chunk, int worker)
 
 static bp_status rmsprop_run(bp_call *call)
 {
-    job j = new_job(call, 5, RMS_LR);
-    return run(call, &j, rmsprop_chunk);
+    if (bp__step_idle(call, RMS_LR)) return BP_OK;
+    bp_step_job j = bp__step_job(call, 5, RMS_LR);
+    return bp__step_run(call, &j, rmsprop_chunk);
 }
 
 const bp_op bp__op_rmsprop_step = {

@@ -116,6 +116,7 @@ local function one_epoch(self, run, train, bar)
   local steps = o.class_weight and run.steps or compiled.steps -- weights of its own: a step of its own
   local function read() return model.results(compiled) end
   self:train()
+  compiled.optimizer:swap_average(false)
   batches_of(run, train, compiled)
   run.eager = function(...) core.scope(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), ...) end
   function run.batches_from(state)
@@ -146,6 +147,7 @@ local function one_epoch(self, run, train, bar)
     callbacks:after("batch", run, read)
     if run.pending() or run.unfinished and callbacks:folder() then return nil end
   end
+  compiled.optimizer:swap_average(true) -- for validation, callbacks at the epoch's end and the trained model
   callbacks:after("steps", run)
   return read()
 end

@@ -4,12 +4,16 @@
 --- An optimizer is made with its parameters, optim.adam(net:parameters(), { lr = 1e-3 }), or without, optim.adam{ lr = 1e-3 }, for compile
 --- to give it a model's. Groups of parameters with options of their own: optim.adam({ { params = a }, { params = b, lr = 1e-4 } }, { lr =
 --- 1e-3 }).
+---
+--- step() does, in this order: take the learning rate from its schedule; with accumulate = k, add the gradient to the last ones and go on
+--- only in every k-th call, with their mean; clip; update; with ema = d, move the averages of the weights.
 local block = require "bp.optim.block"
 local core = require "bp.core"
 local capture = require "bp.capture"
 local check_self = require "bp.methods"
 local options = require "bp.options"
 local schedule = require "bp.optim.schedule"
+local state = require "bp.optim.state"
 
 local ops = core.ops
 local optimizer = {}
@@ -23,10 +27,16 @@ local function common(lr)
       named = true, help = "adds weight_decay * w to the gradient (PyTorch's; Keras' l2 is half of it)" },
     { "clip_norm", "number", above = 0, named = true, help = "scales all gradients down together to at most this norm" },
     { "clip_value", "number", above = 0, named = true, help = "cuts each gradient off at plus and minus this" },
+    { "accumulate", "int", min = 1, default = 1, named = true,
+      help = "calls of step() that make one update, with the mean of their gradients; clear the gradient before each" },
+    { "ema", "number", above = 0, below = 1, named = true,
+      help = "keeps an exponential moving average of the weights with this decay, 0.999 say: fit evaluates with it and leaves it in the "
+        .. "model; see swap_average (Keras' use_ema, ema_momentum)" },
   }
 end
 
 local Optimizer = {}
+optimizer.Optimizer = Optimizer
 
 local function is_optimizer(value)
   local meta = type(value) == "table" and getmetatable(value)
@@ -64,6 +74,29 @@ local function rate_at(self, lr, step)
   return rate
 end
 
+-- A slot as a class names it, "m" or { "size", fill = number }, filled for a block.
+local function make_slot(one, slot, o)
+  local made = block.slot(one)
+  local fill = type(slot) == "table" and slot.fill or 0
+  if type(fill) == "function" then fill = fill(o) end
+  if fill ~= 0 then core.pause(function() made:fill_(fill) end) end
+  return made, type(slot) == "table" and slot[1] or slot
+end
+
+local function slots_of(self, group, one)
+  local slots = {}
+  for _, slot in ipairs(self.class.slots(group.options)) do
+    local made, name = make_slot(one, slot, group.options)
+    slots[name] = made
+  end
+  if self.options.accumulate > 1 then slots.gathered = block.slot(one) end
+  if self.options.ema then
+    slots.average = block.slot(one)
+    core.pause(core.no_grad, function() slots.average:copy_(one.data) end)
+  end
+  return slots
+end
+
 -- Takes in the parameters of a group that are trained and were not before: a block for each dtype among them.
 local function wake(self, group)
   local by_dtype, dormant = {}, {}
@@ -78,20 +111,23 @@ local function wake(self, group)
   group.dormant = dormant
   for _, dtype in ipairs{ "f32", "f64" } do
     if by_dtype[dtype] then
-      local one, slots = block.of(by_dtype[dtype]), {}
-      for _, name in ipairs(self.class.slots(group.options)) do slots[name] = block.slot(one) end
-      group.blocks[#group.blocks + 1] = { block = one, slots = slots }
+      local one = block.of(by_dtype[dtype])
+      group.blocks[#group.blocks + 1] = { block = one, slots = slots_of(self, group, one) }
+      state.awake(self)
     end
   end
 end
 
 local function add_group(self, params, group_options)
   check_params(self, params)
-  local lr = group_options.lr
-  local group = { options = group_options, params = params, blocks = {}, dormant = params,
+  local lr, moving = group_options.lr, self.class.moving
+  local group = { options = group_options, params = params, blocks = {}, dormant = params, scalars = {},
     rate = scalar(schedule.is_dynamic(lr) and rate_at(self, lr, 1) or lr, "f64") }
-  wake(self, group)
+  group.now = self.options.accumulate > 1 and scalar(-1, "f64") or group.rate
+  if moving and schedule.is_dynamic(group_options[moving]) then group.moved = scalar(0, "f64") end
+  for name, value in pairs(self.class.scalars or {}) do group.scalars[name] = scalar(value, "f64") end
   self.groups[#self.groups + 1] = group
+  wake(self, group)
 end
 
 --- Gives the optimizer its parameters; for optimizers made without.
@@ -119,7 +155,9 @@ end
 ---@param summary string
 ---@param lr number default learning rate
 ---@param fields table[] options beside the common ones; one that names a common option replaces it
----@param methods table { slots = function(o) -> names, update = function(w, g, slots, rate, step, o) }
+---@param methods table { slots = function(o) -> names, update = function(w, g, slots, rate, step, o, group) }, and for some scalars =
+--- numbers of a group by name, advance = function(scalars, rate, step, o) before an update, moving = the option that may be a schedule,
+--- written = true when update is made of ops that know nothing of a negative rate
 ---@return function constructor
 function optimizer.define(name, summary, lr, fields, methods)
   local all, own = {}, {}
@@ -128,7 +166,8 @@ function optimizer.define(name, summary, lr, fields, methods)
     if not own[field[1]] then all[#all + 1] = field end
   end
   table.move(fields, 1, #fields, #all + 1, all)
-  local class = { name = name, spec = options.define(name, summary, all), slots = methods.slots, update = methods.update }
+  local class = { name = name, spec = options.define(name, summary, all) }
+  for key, value in pairs(methods) do class[key] = value end
   local meta = { __name = "optimizer " .. name, __index = Optimizer, __tostring = function() return name end }
   return function(first, second)
     local params, given = nil, first
@@ -136,6 +175,9 @@ function optimizer.define(name, summary, lr, fields, methods)
     if given ~= nil and not options.is_plain(given) then given = { given } end
     local self = setmetatable({ name = name, class = class, given = given or {}, options = class.spec:read(given), groups = {},
       seen = setmetatable({}, { __mode = "k" }), count = scalar(0, "i64") }, meta)
+    if class.check then class.check(class.spec, self.options) end
+    if self.options.accumulate > 1 then self.batches = scalar(0, "i64") end
+    if self.options.ema then self.averaged = scalar(0, "i64") end
     if params ~= nil then
       if not options.is_plain(params) then
         class.spec:fail("the parameters are %s; expected a list of tensors", options.describe(params))
@@ -160,20 +202,39 @@ local function each_block(self)
   end
 end
 
+-- The number that a schedule or function gives for an option that lies in 0..1.
+local function moved_at(self, name, fn, step)
+  local value = fn(step)
+  if type(value) ~= "number" or not (value >= 0 and value < 1) then
+    core.error(("%s: the function for %s returned %s; expected a number at least 0 and below 1"):format(self.name, name,
+      options.describe(value)))
+  end
+  return value
+end
+
 -- Writes the rate of the coming step; returns whether there is a schedule to follow. The same step gives the same rate however often this
 -- runs.
 local function follow_schedules(self)
   local dynamic = false
   for _, group in ipairs(self.groups) do
-    local lr = group.options.lr
+    local lr, moving = group.options.lr, self.class.moving
     if schedule.is_dynamic(lr) then
       dynamic = true
-      core.pause(function()
-        group.rate:fill_(rate_at(self, lr, self.count:item() + 1))
-      end)
+      core.pause(function() group.rate:fill_(rate_at(self, lr, self.count:item() + 1)) end)
+    end
+    if group.moved then
+      dynamic = true
+      core.pause(function() group.moved:fill_(moved_at(self, moving, group.options[moving], self.count:item() + 1)) end)
     end
   end
   return dynamic
+end
+
+-- What has to hold before every step, replayed or not.
+local function check_weights(self)
+  if self.averaged and self.averaged:item() ~= 0 then
+    core.error(self.name .. ": the model holds the averages of its weights; take them out before step(): optimizer:swap_average(false)")
+  end
 end
 
 --- Forgets the gradients gathered so far.
@@ -210,21 +271,97 @@ local function clip(self)
   end
 end
 
---- One step down the gradient that loss:backward() gathered. A parameter that no backward reached counts as having gradient zero; one that
---- is frozen stays as it is, and its slots too.
-function Optimizer:step()
-  if #self.groups == 0 then core.error(self.name .. ": it has no parameters yet; make it with net:parameters(), or give it to compile") end
-  core.no_grad(function()
-    gather(self)
-    if follow_schedules(self) then capture.before_replay(self, function() follow_schedules(self) end) end
-    clip(self)
-    ops.increment(self.count)
-    for one, slots, group in each_block(self) do
-      block.update(one, slots, function(data, grad, cut)
-        self.class.update(data, grad, cut, group.rate, self.count, group.options)
+-- With accumulate = k: the gradient becomes the mean of the last k in every k-th call; returns whether it does, as a number 0 or 1.
+local function accumulate(self)
+  local every = self.options.accumulate
+  if every == 1 then return nil end
+  ops.increment(self.batches)
+  for one, slots, group in each_block(self) do
+    ops.accumulate_step(one.grad, slots.gathered, group.rate, self.batches, group.now, { every = every })
+  end
+  return ops.cast(ops.eq(ops.mod(self.batches, every), 0), { dtype = "i64" })
+end
+
+-- An update made of ops that know nothing of a negative rate: done, and taken back unless it was due.
+local function undone(due, data, cut, update)
+  local before, yes = {}, ops.ne(due, 0)
+  for name, slot in pairs(cut) do before[name] = slot:clone() end
+  local old = data:clone()
+  update()
+  data:copy_(ops.where(yes, data, old))
+  for name, slot in pairs(cut) do slot:copy_(ops.where(yes, slot, before[name])) end
+end
+
+local function update_blocks(self, due)
+  local class = self.class
+  for _, group in ipairs(self.groups) do
+    if class.advance then class.advance(group.scalars, group.now, self.count, group.options) end
+  end
+  for one, slots, group in each_block(self) do
+    local own = {}
+    for name, slot in pairs(slots) do
+      if name ~= "gathered" and name ~= "average" then own[name] = slot end
+    end
+    block.update(one, own, function(data, grad, cut)
+      local function update() class.update(data, grad, cut, group.now, self.count, group.options, group) end
+      if due and class.written then undone(due, data, cut, update) else update() end
+    end)
+    if slots.average then
+      block.update(one, { average = slots.average }, function(data, _, cut)
+        ops.average_step(cut.average, data, group.now, self.count, { decay = self.options.ema })
       end)
     end
+  end
+end
+
+--- One step down the gradient that loss:backward() gathered. A parameter that no backward reached counts as having gradient zero; one that
+--- is frozen stays as it is, and its slots too.
+---@param closure function|nil for lbfgs: computes loss and gradient anew, and returns the loss
+---@return number|nil loss that the function returned first
+function Optimizer:step(closure)
+  if #self.groups == 0 then core.error(self.name .. ": it has no parameters yet; make it with net:parameters(), or give it to compile") end
+  if self.class.step then return self.class.step(self, closure, gather) end
+  core.no_grad(function()
+    gather(self)
+    check_weights(self)
+    if follow_schedules(self) or self.averaged then
+      capture.before_replay(self, function()
+        check_weights(self)
+        follow_schedules(self)
+      end)
+    end
+    local due = accumulate(self)
+    clip(self)
+    if due then self.count:add_(due) else ops.increment(self.count) end
+    update_blocks(self, due)
   end)
+end
+
+--- Puts the averages of the weights that ema = d keeps in the place of the weights, or the weights back. Does nothing where that is already
+--- so, or where no averages are kept. step() wants the weights.
+---@param on boolean true: averages in; false: weights back
+function Optimizer:swap_average(on)
+  if not self.averaged or #self.groups == 0 or (self.averaged:item() ~= 0) == (on == true) then return end
+  core.pause(core.no_grad, function()
+    for one, slots in each_block(self) do
+      if self.count:item() == 0 then slots.average:copy_(one.data) end
+      local weights = one.data:clone()
+      one.data:copy_(slots.average)
+      slots.average:copy_(weights)
+    end
+    self.averaged:fill_(on and 1 or 0)
+  end)
+end
+
+--- Runs fn with the averages of the weights in the model, and puts the weights back.
+---@param fn function
+---@param ... any handed to fn
+---@return any ... what fn returns
+function Optimizer:with_average(fn, ...)
+  local before = self.averaged ~= nil and self.averaged:item() ~= 0
+  local restore <close> = setmetatable({}, { __close = function() self:swap_average(before) end }) -- luacheck: ignore 211
+  self:swap_average(true)
+  return fn(...)
 end
 
 -- ---- learning rate and state ---------------------------------------------------------------------------------------------------------
@@ -262,47 +399,16 @@ end
 ---@return integer count
 function Optimizer:steps() return math.tointeger(self.count:item()) end
 
--- The slots of each parameter: calls visit(name, tensor) with "2.5.m" for slot m of the fifth parameter of the second group. Slots that
--- hold something else than a number for each element belong to the block: "2.block1.m".
-local function each_slot(self, visit)
-  for g, group in ipairs(self.groups) do
-    local place = {}
-    for i, param in ipairs(group.params) do place[param] = i end
-    for b, entry in ipairs(group.blocks) do
-      local one = entry.block
-      for name, slot in pairs(entry.slots) do
-        local whole = slot:numel() ~= one.data:numel()
-        if whole then visit(("%d.block%d.%s"):format(g, b, name), slot) end
-        for i, param in ipairs(whole and {} or one.params) do
-          visit(("%d.%d.%s"):format(g, place[param], name), slot[{ { one.offsets[i], one.offsets[i] + param:numel() - 1 } }])
-        end
-      end
-    end
-  end
-end
-
 --- What has to be kept to go on later: tensors by name ("step", "lr.1", "2.5.m" for the slot m of the fifth parameter of the second group).
 ---@return table tensors
-function Optimizer:state()
-  local tensors = { step = self.count }
-  for g, group in ipairs(self.groups) do tensors["lr." .. g] = group.rate end
-  each_slot(self, function(name, slot) tensors[name] = slot end)
-  return tensors
-end
+function Optimizer:state() return state.tensors(self) end
 
---- Takes up a state that state() gave.
+--- Takes up a state that state() gave. Which parameters were frozen then and are now does not matter: what the state says of a parameter
+--- that sleeps is kept until it is trained.
 ---@param tensors table
 function Optimizer:load_state(tensors)
   for _, group in ipairs(self.groups) do wake(self, group) end
-  for name, mine in pairs(self:state()) do
-    local theirs = tensors[name]
-    if not theirs then core.error(("%s: the state has no tensor '%s'; it comes from another optimizer"):format(self.name, name)) end
-    if theirs:numel() ~= mine:numel() then
-      core.error(("%s: the state's '%s' has %d elements, this optimizer's %d; it comes from another model")
-        :format(self.name, name, theirs:numel(), mine:numel()))
-    end
-    core.pause(core.no_grad, function() mine:copy_(theirs) end)
-  end
+  state.load(self, tensors)
   for _, group in ipairs(self.groups) do
     if not schedule.is_dynamic(group.options.lr) then group.options.lr = group.rate:item() end
   end

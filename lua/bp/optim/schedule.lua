@@ -72,19 +72,32 @@ define("cosine", "Linear from start to lr during the warmup, then half a cosine 
   return o.min_lr + (o.lr - o.min_lr) * (1 + math.cos(math.pi * done)) / 2
 end)
 
--- PyTorch's OneCycleLR with anneal_strategy "cos" and two phases: up until t = pct_start * steps - 1, down until t = steps - 1.
+-- Two halves of cosines, as in PyTorch's OneCycleLR with anneal_strategy "cos" and two phases: from first to top until t = pct_start *
+-- steps - 1, from there to last until t = steps - 1.
+local function two_cosines(t, o, first, top, last)
+  local function cosine(from, to, share) return to + (from - to) / 2 * (1 + math.cos(math.pi * share)) end
+  local turn, stop = o.pct_start * o.steps - 1, o.steps - 1
+  if t <= turn then return cosine(first, top, t / turn) end
+  return cosine(top, last, (math.min(t, stop) - turn) / (stop - turn))
+end
+local cycle_steps = { "steps", "int", min = 2, required = true, named = true, help = "steps of the whole cycle" }
+local pct_start = { "pct_start", "number", above = 0, below = 1, default = 0.3, named = true, help = "share of the steps that go up" }
+
 define("onecycle", "Up from lr / div_factor to lr and down again far below, each along a cosine (Smith & Topin 2018).", {
-  lr("highest rate"),
-  { "steps", "int", min = 2, required = true, named = true, help = "steps of the whole cycle" },
-  { "pct_start", "number", above = 0, below = 1, default = 0.3, named = true, help = "share of the steps that go up" },
+  lr("highest rate"), cycle_steps, pct_start,
   { "div_factor", "number", above = 0, default = 25, named = true, help = "the first rate is lr / div_factor" },
   { "final_div_factor", "number", above = 0, default = 1e4, named = true, help = "the last rate is the first / final_div_factor" },
 }, function(t, o)
-  local function cosine(from, to, share) return to + (from - to) / 2 * (1 + math.cos(math.pi * share)) end
-  local first, top, last = o.lr / o.div_factor, o.pct_start * o.steps - 1, o.steps - 1
-  if t <= top then return cosine(first, o.lr, t / top) end
-  return cosine(o.lr, first / o.final_div_factor, (math.min(t, last) - top) / (last - top))
+  local first = o.lr / o.div_factor
+  return two_cosines(t, o, first, o.lr, first / o.final_div_factor)
 end)
+
+define("onecycle_momentum",
+  "The momentum that goes with onecycle: down from `highest` to `lowest` and up again; for momentum of sgd, beta1 of adam.",
+  { cycle_steps, pct_start,
+    { "lowest", "number", min = 0, below = 1, default = 0.85, named = true, help = "where the rate is highest" },
+    { "highest", "number", min = 0, below = 1, default = 0.95, named = true, help = "at both ends" },
+  }, function(t, o) return two_cosines(t, o, o.highest, o.lowest, o.highest) end)
 
 --- Whether a learning rate changes with the step.
 ---@param value any
