@@ -27,6 +27,20 @@ static inline vec vec_silu_grad(vec dy, vec x)
     return dy * s * (1 + x * (1 - s));
 }
 
+/* With e = exp(x) and n = e (e + 2): tanh(log(1 + e)) = n / (n + 2), 1 - tanh^2 = 4 (n + 1) / (n + 2)^2, and e + 1 is the root of n + 1.
+ * From 20 on both are 1 and 0 to the last bit of f64, while e^2 would overflow further out. */
+static inline vec vec_mish(vec x)
+{
+    const vec e = vec_exp(vec_min(x, vec_set(20))), n = e * (e + 2);
+    return x * (n / (n + 2));
+}
+
+static inline vec vec_mish_grad(vec dy, vec x)
+{
+    const vec e = vec_exp(vec_min(x, vec_set(20))), n = e * (e + 2), t = n / (n + 2);
+    return dy * (t + x * (4 * (e + 1) * e / ((n + 2) * (n + 2))));
+}
+
 static inline vec vec_mod(vec a, vec b)
 {
     for (int l = 0; l < KLANES; l++) {

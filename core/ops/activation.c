@@ -98,6 +98,18 @@ static void softplus_grad_gradient(bp_grad *g)
     if (g->want[1]) bp_grad_set(g, 1, G2(g, sigmoid_grad, dh_dy(g), G1(g, sigmoid, g->in[1])));
 }
 
+/* h = dy (t + x t') with t = tanh(softplus(x)), s = sigmoid(x), t' = (1 - t^2) s: dh/dx = dy (2 t' + x t''), t'' = t' (1 - s - 2 t s) */
+static void mish_grad_gradient(bp_grad *g)
+{
+    through_grad(g);
+    if (!g->want[1]) return;
+    bp_tensor *x = g->in[1], *t = G1(g, tanh, G1(g, softplus, x)), *s = G1(g, sigmoid, x);
+    bp_tensor *t1 = G2(g, mul, bp__g_plus(g, G1(g, neg, G1(g, square, t)), 1), s);
+    bp_tensor *bend = bp__g_plus(g, G1(g, neg, G2(g, add, s, bp__g_times(g, G2(g, mul, t, s), 2))), 1);
+    bp_tensor *second = G2(g, add, bp__g_times(g, t1, 2), G2(g, mul, x, G2(g, mul, t1, bend)));
+    bp_grad_set(g, 1, G2(g, mul, dh_dy(g), second));
+}
+
 /* ---- rows ---- */
 
 /* An activation and its gradient op. SAVED is g->in[0] or g->out[0]; READS_IN and READS_OUT say the same to the tape. PARAMETER is the
@@ -214,4 +226,8 @@ ACTIVATION(sigmoid, "the logistic function", "y = 1 / (1 + exp(-x))", "dx = dy y
 ACTIVATION(tanh, "the hyperbolic tangent", "y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))", "dx = dy (1 - y^2); saved is y", NULL, OF_NAME, 0,
            0, 1, 0, one_input, two_fractions)
 ACTIVATION(softplus, "a smooth relu", "y = log(1 + exp(x))", "dx = dy sigmoid(x); saved is x", NULL, OF_NAME, 0, 1, 0, 0, one_input,
+           two_inputs)
+
+ACTIVATION(mish, "a smooth relu that dips below 0", "y = x tanh(log(1 + exp(x))). Misra, \"Mish\", 2019.",
+           "dx = dy (t + x (1 - t^2) sigmoid(x)) with t = tanh(log(1 + exp(x))); saved is x", NULL, OF_NAME, 0, 1, 0, 0, one_input,
            two_inputs)

@@ -13,6 +13,14 @@ local layers = {
   sigmoid = function() return nn.sigmoid() end,
   tanh = function() return nn.tanh() end,
   softplus = function() return nn.softplus() end,
+  relu6 = function() return nn.relu6() end,
+  selu = function() return nn.selu() end,
+  mish = function() return nn.mish() end,
+  hard_sigmoid = function() return nn.hard_sigmoid() end,
+  hard_tanh = function() return nn.hard_tanh() end,
+  softsign = function() return nn.softsign() end,
+  exponential = function() return nn.exponential() end,
+  linear = function() return nn.linear() end,
   -- files count axes from 0
   softmax = function(o) return nn.softmax{ axis = o.axis < 0 and o.axis or o.axis + 1 } end,
   log_softmax = function(o) return nn.log_softmax{ axis = o.axis < 0 and o.axis or o.axis + 1 } end,
@@ -39,8 +47,9 @@ end)
 
 describe("an activation's name", function()
   it("stands for the layer with its defaults", function()
-    local x = bp.randn(64) * 5
-    for _, name in ipairs{ "relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax", "log_softmax" } do
+    local x = bp.randn(8, 8) * 5
+    for _, name in ipairs{ "relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax", "log_softmax",
+      "relu6", "selu", "mish", "hard_sigmoid", "hard_tanh", "softsign", "exponential", "linear", "glu" } do
       assert.is_true(nn.activation(name)(x):eq(nn[name]()(x)):all():item(), name)
     end
   end)

@@ -6,6 +6,21 @@ local options = require "bp.options"
 local ops = core.ops
 local activations = {}
 
+-- Klambauer et al., "Self-normalizing neural networks", 2017.
+local SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+local function glu(x, axis)
+  axis = axis or -1
+  local size = x:shape(axis)
+  if size % 2 == 1 then
+    core.error(("glu: dimension %d of [%s] has %d elements; expected an even number: half of them gates"):format(axis,
+      table.concat(x:shape(), "]["), size))
+  end
+  local half = size // 2
+  return ops.slice(x, { axis = axis, start = 1, stop = half }) * ops.sigmoid(ops.slice(x, { axis = axis, start = half + 1, stop = size }))
+end
+activations.glu = glu
+
 local table_of = {
   linear = function(x) return x end,
   relu = ops.relu,
@@ -16,6 +31,15 @@ local table_of = {
   sigmoid = ops.sigmoid,
   tanh = ops.tanh,
   softplus = ops.softplus,
+  softsign = ops.softsign,
+  mish = ops.mish,
+  exponential = ops.exp,
+  relu6 = function(x) return ops.clamp(x, { min = 0, max = 6 }) end,
+  hard_tanh = function(x) return ops.clamp(x, { min = -1, max = 1 }) end,
+  hard_sigmoid = function(x) return ops.clamp(x / 6 + 0.5, { min = 0, max = 1 }) end,
+  selu = function(x) return ops.elu(x, { alpha = SELU_ALPHA }) * SELU_SCALE end,
+  gelu_tanh = function(x) return ops.gelu(x, { approximate = true }) end,
+  glu = function(x) return glu(x) end,
   softmax = function(x) return ops.softmax(x, { axis = -1 }) end,
   log_softmax = function(x) return ops.log_softmax(x, { axis = -1 }) end,
 }

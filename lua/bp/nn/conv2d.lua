@@ -1,6 +1,6 @@
---- nn.conv2d: convolution over images [batch][height][width][channels] with weights [kh][kw][in][filters].
-local core = require "bp.core"
+--- nn.conv2d: convolution over images [batch][height][width][channels] with weights [kh][kw][in/groups][filters].
 local activations = require "bp.nn.activations"
+local grouped = require "bp.nn.grouped"
 local layer = require "bp.nn.layer"
 
 local fields = {
@@ -9,6 +9,7 @@ local fields = {
   { "strides", "pair", min = 1, default = { 1, 1 }, help = "steps of the window" },
   { "padding", "choice", choices = { "valid", "same" }, default = "valid", help = '"same" pads so that stride 1 keeps the size' },
   { "dilation", "pair", min = 1, default = { 1, 1 }, named = true, help = "distance between the taps of the window" },
+  { "groups", "int", min = 1, default = 1, named = true, help = "parts that channels and filters fall into, each convolved by itself" },
   { "activation", "string|function", named = true, help = "name or function applied to the result; default none" },
   { "algorithm", "choice", choices = { "auto", "direct", "winograd" }, default = "auto", named = true,
     help = '"winograd" saves three quarters of the multiplications of 3x3 kernels and rounds a little more; "auto": where that is faster' },
@@ -31,12 +32,13 @@ end
 function Conv2d:build(shape)
   local o = self.options
   layer.need_dims(self, shape, 4, "[batch][height][width][channels]; images of one channel need a last dimension of 1: x:unsqueeze(-1)")
-  self.kernel = layer.parameter("conv2d", o.kernel_init, { o.kernel_size[1], o.kernel_size[2], shape[4], o.filters })
+  grouped.check(self, shape[4], o.filters, o.groups)
+  self.kernel = layer.parameter("conv2d", o.kernel_init, { o.kernel_size[1], o.kernel_size[2], shape[4] // o.groups, o.filters })
   if o.use_bias then self.bias = layer.parameter("conv2d", o.bias_init, { o.filters }) end
 end
 
 function Conv2d:forward(x)
-  local y = core.ops.conv2d(x, self.kernel, self.bias, self.op_options)
+  local y = grouped.conv2d(x, self.kernel, self.bias, self.options.groups, self.op_options)
   if self.rest then y = self.rest(y) end
   return y
 end

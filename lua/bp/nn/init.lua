@@ -2,15 +2,20 @@
 local activation = require "bp.nn.activation"
 local attention = require "bp.nn.attention"
 local cell = require "bp.nn.cell"
-local check_self = require "bp.methods"
 local graph = require "bp.nn.graph"
+local conv_transpose = require "bp.nn.conv_transpose"
+local depthwise = require "bp.nn.depthwise"
+local check_self = require "bp.methods"
 local lambda = require "bp.nn.lambda"
 local merge = require "bp.nn.merge"
 local model = require "bp.model"
 local module = require "bp.nn.module"
+local noise = require "bp.nn.noise"
 local norm = require "bp.nn.norm"
+local pool1d = require "bp.nn.pool1d"
 local pool2d = require "bp.nn.pool2d"
 local recurrent = require "bp.nn.recurrent"
+local resample = require "bp.nn.resample"
 local tree = require "bp.nn.tree"
 local weights = require "bp.nn.weights"
 
@@ -20,6 +25,7 @@ local nn = {
   input = graph.input,
   model = require "bp.nn.functional",
   dense = require "bp.nn.dense",
+  conv1d = require "bp.nn.conv1d",
   conv2d = require "bp.nn.conv2d",
   max_pool2d = pool2d.max_pool2d,
   avg_pool2d = pool2d.avg_pool2d,
@@ -53,8 +59,15 @@ local nn = {
   loss = require "bp.nn.loss",
   parameter = weights.parameter,
 }
-for _, family in ipairs{ activation, merge } do
+for _, family in ipairs{ activation, merge, conv_transpose, depthwise, pool1d, resample, noise } do
   for name, class in pairs(family) do nn[name] = class end
+end
+
+-- Layers whose first input is a tensor, which a call makes sure of.
+local takes_more = { sequential = true, model = true, lambda = true, text_vectorization = true }
+for name in pairs(merge) do takes_more[name] = true end
+for name, class in pairs(nn) do
+  if type(class) == "table" and rawget(class, "builtin") and not takes_more[name] then class.takes_tensor = true end
 end
 
 -- What every module can do beyond running forward lives in files of its own.

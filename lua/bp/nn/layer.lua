@@ -21,6 +21,12 @@ function layer.weight_fields()
   }
 end
 
+--- Appends those fields to a layer's own.
+---@param fields table[]
+function layer.add_weight_fields(fields)
+  for _, field in ipairs(layer.weight_fields()) do fields[#fields + 1] = field end
+end
+
 --- Defines a layer's class.
 ---@param name string
 ---@param summary string one line for the manual
@@ -52,16 +58,15 @@ function layer.parameter(who, how, shape)
   return init.make(who, how, shape):detach():requires_grad_(true)
 end
 
---- l1*sum|w| + l2*sum w^2 of the kernel, or nil.
----@param self table a layer with options l1 and l2 and a parameter `kernel`
+--- l1*sum|w| + l2*sum w^2 of the kernels, or nil.
+---@param self table a layer with options l1 and l2 and a parameter `kernel`, perhaps a `pointwise_kernel`
 ---@return table|nil penalty
 function layer.kernel_penalty(self)
-  local o, kernel = self.options, self.kernel
-  local penalty
-  if o.l2 > 0 then penalty = core.ops.sum(core.ops.square(kernel)) * o.l2 end
-  if o.l1 > 0 then
-    local absolute = core.ops.sum(core.ops.abs(kernel)) * o.l1
-    penalty = penalty and penalty + absolute or absolute
+  local o, penalty = self.options, nil
+  local function more(term) penalty = penalty and penalty + term or term end
+  for _, kernel in ipairs{ self.kernel, self.pointwise_kernel } do
+    if o.l2 > 0 then more(core.ops.sum(core.ops.square(kernel)) * o.l2) end
+    if o.l1 > 0 then more(core.ops.sum(core.ops.abs(kernel)) * o.l1) end
   end
   return penalty
 end

@@ -198,6 +198,9 @@ function Module:call(...)
   if graph.symbolic((...)) or graph.symbolic((select(2, ...))) then return graph.call(self, ...) end
   -- while a module runs, core knows its path ("Net/hidden"), so that errors can name it
   local _ <close> = core.where_push(self:own_name())
+  if self.takes_tensor and not core.is_tensor((...)) then
+    core.error(("%s: the input is %s; expected a tensor"):format(self.class_name, options.describe((...))))
+  end
   if not rawget(self, "built_for") then first_call(self, (...)) end
   if not observer then return self:forward(...) end
   local result = table.pack(self:forward(...))
