@@ -189,7 +189,9 @@ local function public_names()
       end
     end
   end
-  for _, part in ipairs{ "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json" } do visit("bp." .. part, bp[part]) end
+  for _, part in ipairs{ "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json", "rl" } do
+    visit("bp." .. part, bp[part])
+  end
   for key, value in pairs(bp) do visit("bp." .. key, value) end
   for key, value in pairs(require("bp.nn.module").Module) do -- what any model has
     local key_place = type(value) == "function" and place(value)

@@ -36,6 +36,10 @@ function capture.capture(fn)
   return captured
 end
 
+--- Whether a captured function is being recorded now.
+---@return boolean
+function capture.active() return recording ~= nil end
+
 --- Has hook() called before every replay of the capture being recorded; does nothing when none is. key tells hooks apart.
 ---@param key any
 ---@param hook function

@@ -41,6 +41,7 @@ local programs = {
     writes = { ["language.safetensors"] = "" },
     needs_words = true,
   },
+  cartpole = { prints = { "ppo: 50 episodes, %d+ steps", "ppo: mean return over 100 episodes: %d%d%d?%.%d" } },
   augment = {
     prints = { "without augmentation\nepoch 1/1", "with augmentation\nepoch 1/1" },
     writes = { ["augment.png"] = "^\137PNG\r\n" },
