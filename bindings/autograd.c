@@ -2,6 +2,7 @@
 #include "lbp.h"
 
 #include "../core/autodiff/tape.h"
+#include "../core/base/memory.h"
 
 /* ---- backward ---- */
 
@@ -34,11 +35,11 @@ static int backward(lua_State *L)
     if (!seed) seed = lbp_totensor(L, -1);
     bp_tensor_retain(t);
     if (seed) bp_tensor_retain(seed);
+    s->calling = L;
     bp_status status = bp_backward(t, seed, &o);
     bp_tensor_release(seed);
     bp_tensor_release(t);
     lbp_check(L, status);
-    (void)s;
     return 0;
 }
 
@@ -68,6 +69,7 @@ static int gradients(lua_State *L)
     bp_tensor *seed = lbp_totensor(L, 4), *t = bp_tensor_retain(lbp_checktensor(L, 1));
     if (seed) bp_tensor_retain(seed);
     for (int i = 0; i < n; i++) wrt[i] = bp_tensor_retain(lbp_testbox(L, first + i)->tensor);
+    s->calling = L;
     bp_status status = bp_gradients(t, seed, n, wrt, &o, found);
     for (int i = 0; i < n; i++) bp_tensor_release(wrt[i]);
     bp_tensor_release(seed);
@@ -154,6 +156,82 @@ static int retain_grad(lua_State *L)
 {
     lbp_check(L, bp_tensor_retain_grad(lbp_checktensor(L, 1)));
     lua_settop(L, 1);
+    return 1;
+}
+
+/* ---- hooks on gradients ---- */
+
+typedef struct hook {
+    lbp_state *state;
+    int fn; /* the function's place in the registry */
+    bp_tensor *grad, *replacement;
+} hook;
+
+static void release_hook(void *ud)
+{
+    hook *h = (hook *)ud;
+    luaL_unref(h->state->main, LUA_REGISTRYINDEX, h->fn);
+    bp_mem_free(h->state->ctx, h, sizeof *h);
+}
+
+/* fn(grad), in a protected call. */
+static int run_hook(lua_State *L)
+{
+    hook *h = (hook *)lua_touserdata(L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, h->fn);
+    lbp_box *box = lbp_newbox(L, h->state);
+    lbp_fill(box, bp_tensor_retain(h->grad));
+    lua_call(L, 1, 1);
+    bp_tensor *t = lbp_totensor(L, -1);
+    if (!t && !lua_isnil(L, -1)) lbp_error(L, "on_grad: the function returned %s; a gradient or nothing is expected", lbp_describe(L, -1));
+    h->replacement = t ? bp_tensor_retain(t) : NULL;
+    return 0;
+}
+
+static bp_status call_hook(void *ud, bp_tensor *grad, bp_tensor **replacement)
+{
+    hook *h = (hook *)ud;
+    lua_State *L = h->state->calling;
+    if (!lua_checkstack(L, 8)) return bp_fail(grad->ctx, BP_ENOMEM, "on_grad: out of memory");
+    h->grad = grad;
+    h->replacement = NULL;
+    lua_pushcfunction(L, run_hook);
+    lua_pushlightuserdata(L, h);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        const char *text = lua_tostring(L, -1);
+        bp_status status = bp_fail(grad->ctx, BP_ESTATE, "backward: a function given to on_grad or on_backward failed: %s",
+                                   text ? text : "an error that is no string");
+        lua_pop(L, 1);
+        return status;
+    }
+    *replacement = h->replacement;
+    return BP_OK;
+}
+
+/*** t:on_grad(fn) -> t
+ * Has fn(gradient) called by the backward that passes t, the result of an op, once the gradient of t is whole. A tensor that fn returns
+ * goes further back in its place; what t:retain_grad() and core.gradients give is the gradient as it arrived. Inside a captured function fn
+ * runs at the recording alone: what it computes with tensors is repeated by every replay, the rest of it is not. fn must not hold t itself,
+ * which would keep both alive, and must not call backward. */
+static int on_grad(lua_State *L)
+{
+    lbp_state *s = lbp_enter(L);
+    lbp_checktensor(L, 1);
+    lbp_check_callable(L, 2, "on_grad");
+    lua_settop(L, 2);
+    int fn = luaL_ref(L, LUA_REGISTRYINDEX);
+    hook *h = (hook *)bp_mem_zeroed(s->ctx, sizeof *h);
+    bp_status status = BP_ENOMEM;
+    if (h) {
+        h->state = s;
+        h->fn = fn;
+        status = bp_tensor_on_grad(lbp_testbox(L, 1)->tensor, call_hook, h, release_hook);
+    }
+    if (status != BP_OK) {
+        luaL_unref(L, LUA_REGISTRYINDEX, fn);
+        if (h) bp_mem_free(s->ctx, h, sizeof *h);
+        lbp_raise(L, status);
+    }
     return 1;
 }
 
@@ -313,9 +391,13 @@ void lbp_open_autograd(lua_State *L, lbp_state *s)
     static const luaL_Reg functions[] = { { "gradients", gradients },       { "flatten", flatten },   { "zero_grads", zero_grads },
                                           { "gather_grads", gather_grads }, { "no_grad", no_grad },   { "enable_grad", enable_grad },
                                           { "grad_enabled", grad_enabled }, { "training", training }, { NULL, NULL } };
-    static const luaL_Reg methods[] = { { "backward", backward },       { "requires_grad_", requires_grad },
-                                        { "retain_grad", retain_grad }, { "zero_grad", zero_grad },
-                                        { "detach", detach },           { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "backward", backward },
+                                        { "requires_grad_", requires_grad },
+                                        { "retain_grad", retain_grad },
+                                        { "zero_grad", zero_grad },
+                                        { "detach", detach },
+                                        { "on_grad", on_grad },
+                                        { NULL, NULL } };
     (void)s;
     luaL_setfuncs(L, functions, 0);
     lua_getfield(L, -1, "methods");

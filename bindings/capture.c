@@ -413,6 +413,16 @@ static int replayable(lua_State *L)
     return 1;
 }
 
+/*** core.renew_captures()
+ * Has every captured function recorded anew at its next call: something that a recording ran in Lua (a hook) is no longer the same. */
+static int renew_captures(lua_State *L)
+{
+    lbp_state *s = lbp_enter(L);
+    if (s->ctx->capture_id) lbp_error(L, "renew_captures: called inside a captured function");
+    s->generation++;
+    return 0;
+}
+
 /*** core.capture(fn) -> captured
  * A function that runs fn the first time and notes what it computes; later calls with arguments of the same shapes, dtypes and plain values
  * replay that without Lua. See bp.capture. */
@@ -453,4 +463,6 @@ void lbp_open_capture(lua_State *L, lbp_state *s)
     lua_setfield(L, -2, "capture");
     lua_pushcfunction(L, replayable);
     lua_setfield(L, -2, "replayable");
+    lua_pushcfunction(L, renew_captures);
+    lua_setfield(L, -2, "renew_captures");
 }

@@ -49,6 +49,7 @@ struct lbp_state {
     lbp_box dead;        /* the box of a tensor that was finalized and brought back to life by another finalizer */
     uint64_t born;       /* numbers boxes in order of birth */
     uint64_t generation; /* raised when plans made before may no longer say the same (a parameter was frozen) */
+    lua_State *calling;  /* the thread that runs a backward, for its hooks */
     int persist;         /* > 0: new boxes survive scopes */
     bool reclaiming;     /* finalizers run in the middle of a core call: no op may be applied */
     size_t collect_at;   /* live bytes at which the next collection is due */

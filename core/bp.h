@@ -253,6 +253,11 @@ bp_status bp_tensor_set_grad(bp_tensor *t, bp_tensor *grad);
 bp_status bp_tensor_zero_grad(bp_tensor *t);
 /* Keeps the gradient of a result (not a leaf) as well when backward passes it. */
 bp_status bp_tensor_retain_grad(bp_tensor *t);
+/* Has fn(ud, grad, &replacement) called by every backward that passes t, the result of an op, once its gradient is whole. What fn puts into
+ * *replacement (NULL before; a reference handed over, of the look of grad) goes further back instead of grad. fn must not start a backward.
+ * release(ud), if not NULL, is called when the history is given up or used up. On failure ud stays the caller's. */
+typedef bp_status bp_grad_fn(void *ud, bp_tensor *grad, bp_tensor **replacement);
+bp_status bp_tensor_on_grad(bp_tensor *t, bp_grad_fn *fn, void *ud, void (*release)(void *ud));
 /* The same values with no history, sharing storage. */
 bp_status bp_tensor_detach(bp_tensor *t, bp_tensor **out);
 

@@ -168,11 +168,42 @@ static void run_gradient(const bp_node *n, bp_grad *g)
     ctx->gradient_of = gradient_of;
 }
 
+static bool same_look(const bp_tensor *a, const bp_tensor *b)
+{
+    return bp_shape_equal(a->m.ndim, a->m.shape, b->m.ndim, b->m.shape) && a->m.dtype == b->m.dtype;
+}
+
+/* The gradients of n's results are whole: those who asked see them, and may put others in their place. */
+static bp_status run_hooks(bp_node *n)
+{
+    bp_ctx *ctx = n->ctx;
+    bp_status status = BP_OK;
+    for (bp_grad_hook *h = n->hooks; h && status == BP_OK; h = h->next) {
+        bp_tensor *grad = n->dout[h->slot], *other = NULL;
+        if (!grad) continue;
+        ctx->in_grad_hook = true;
+        status = h->fn(h->ud, grad, &other);
+        ctx->in_grad_hook = false;
+        if (status == BP_OK && other && !same_look(other, grad)) {
+            char have[200], need[200];
+            status = bp_fail(ctx, BP_EINVAL, "on_grad: the gradient that takes the place of another is %s %s; %s %s is expected",
+                             bp_dtype_name(other->m.dtype), bp_shape_text(other->m.ndim, other->m.shape, have),
+                             bp_dtype_name(grad->m.dtype), bp_shape_text(grad->m.ndim, grad->m.shape, need));
+        }
+        if (other) {
+            bp_tensor_release(status == BP_OK ? grad : other);
+            if (status == BP_OK) n->dout[h->slot] = other;
+        }
+    }
+    return status;
+}
+
 /* Runs one node's gradient and hands on what comes out. */
 static bp_status run_node(walk *w, bp_node *n)
 {
     bp_ctx *ctx = w->ctx;
     BP_TRY(check_kept(n));
+    if (n->hooks) BP_TRY(run_hooks(n));
     bp_grad g;
     memset(&g, 0, sizeof g);
     g.ctx = ctx;
@@ -233,6 +264,7 @@ static bp_status run_node(walk *w, bp_node *n)
     bp_mem_free(ctx, g.din, bytes);
     if (g.status == BP_OK && !w->options.retain_graph) {
         bp_node_clear(n);
+        bp_node_unhook(n);
         n->used = true;
     }
     return g.status;
@@ -242,6 +274,10 @@ static bp_status run(walk *w, bp_tensor *t, bp_tensor *seed)
 {
     bp_ctx *ctx = w->ctx;
     bp_tensor *one = NULL;
+    if (ctx->in_grad_hook)
+        return bp_fail(ctx, BP_ESTATE,
+                       "backward: another backward is running, and this is one of its hooks; keep "
+                       "what is needed and call backward afterwards");
     if (!t->var)
         return bp_fail(
             ctx, BP_ESTATE,
@@ -355,6 +391,21 @@ bp_status bp_tensor_retain_grad(bp_tensor *t)
 {
     if (!t->var) return bp_fail(t->ctx, BP_ESTATE, "retain_grad: no gradient flows through this tensor");
     t->var->retain = true;
+    return BP_OK;
+}
+
+bp_status bp_tensor_on_grad(bp_tensor *t, bp_grad_fn *fn, void *ud, void (*release)(void *ud))
+{
+    bp_node *n = t->var ? t->var->node : NULL;
+    if (!n)
+        return bp_fail(t->ctx, BP_ESTATE,
+                       t->var ? "on_grad: the tensor is no result of an op; its gradient gathers in .grad"
+                              : "on_grad: no gradient flows through this tensor");
+    bp_grad_hook *h = (bp_grad_hook *)bp_mem_zeroed(t->ctx, sizeof *h), **last = &n->hooks;
+    if (!h) return BP_ENOMEM;
+    *h = (bp_grad_hook){ NULL, t->var->slot, fn, ud, release };
+    while (*last) last = &(*last)->next;
+    *last = h;
     return BP_OK;
 }
 

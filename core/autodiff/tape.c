@@ -62,6 +62,16 @@ void bp_node_clear(bp_node *n)
     }
 }
 
+void bp_node_unhook(bp_node *n)
+{
+    while (n->hooks) {
+        bp_grad_hook *h = n->hooks;
+        n->hooks = h->next;
+        if (h->release) h->release(h->ud);
+        bp_mem_free(n->ctx, h, sizeof *h);
+    }
+}
+
 static size_t node_bytes(int n_in, int n_out)
 {
     return sizeof(bp_node) + (size_t)n_in * sizeof(bp_tensor *) + (size_t)(n_in + n_out) * sizeof(uint64_t);
@@ -83,6 +93,7 @@ void bp_node_release(bp_node *n)
         *queue = dead->next;
         bp_node_clear(dead);
         if (dead->where) bp_mem_free(ctx, dead->where, strlen(dead->where) + 1);
+        bp_node_unhook(dead);
         bp_mem_free(ctx, dead, node_bytes(dead->n_in, dead->n_out));
     }
     ctx->freeing = false;

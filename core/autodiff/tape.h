@@ -24,6 +24,15 @@ typedef struct bp_var {
     int slot;         /* which output of the node */
 } bp_var;
 
+/* What bp_tensor_on_grad asked for, in a list of the node. */
+typedef struct bp_grad_hook {
+    struct bp_grad_hook *next;
+    int slot; /* which output */
+    bp_grad_fn *fn;
+    void *ud;
+    void (*release)(void *ud);
+} bp_grad_hook;
+
 struct bp_node {
     bp_ctx *ctx;
     int refs;
@@ -37,8 +46,9 @@ struct bp_node {
     bool used;                   /* a backward went through and let go of the values */
     bp_tensor *dout[BP_MAX_OUT]; /* gathered while a backward runs */
     bool queued;
-    char *where;   /* path of the layer it ran in, under keep_where; NULL: not noted */
-    bp_node *next; /* in the list of nodes being freed */
+    char *where;         /* path of the layer it ran in, under keep_where; NULL: not noted */
+    bp_grad_hook *hooks; /* in the order in which they were asked for */
+    bp_node *next;       /* in the list of nodes being freed */
 };
 
 bp_var *bp_var_retain(bp_var *v);
@@ -48,6 +58,7 @@ void bp_node_release(bp_node *n);
 bp_status bp_var_of(bp_tensor *t, bp_var **out);
 /* A node lets go of everything it kept. */
 void bp_node_clear(bp_node *n);
+void bp_node_unhook(bp_node *n);
 
 bp_status bp_tape_open(bp_ctx *ctx);
 void bp_tape_close(bp_ctx *ctx);

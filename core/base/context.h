@@ -60,6 +60,7 @@ struct bp_ctx {
     void (*var_release)(void *var); /* set by autodiff/, so that tensor/ need not know it */
     void *tape, *dying;             /* autodiff's own: the listener, and nodes being freed */
     bool freeing;
+    bool in_grad_hook;                          /* a bp_grad_fn runs: no other backward may begin */
     struct bp_tensor *streams[BP_STREAM_COUNT]; /* i64[2] {key, step} */
 
     int base;                /* positions held in tensors count from this: 0 in C, 1 in a Lua state */

@@ -27,7 +27,10 @@ local STYLE = [[
 </style>
 ]]
 
-local function escape(text)
+--- Text as it stands in a document.
+---@param text string
+---@return string
+function svg.escape(text)
   return (text:gsub("[&<>\"]", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }))
 end
 
@@ -81,7 +84,7 @@ local function path(one, xs, x_of, y_of, colour)
       d[#d + 1] = ("%s%.2f %.2f"):format(run == 0 and "M" or "L", x_of(xs[i]), y_of(v))
       run = run + 1
       dots[#dots + 1] = ('<circle cx="%.2f" cy="%.2f" r="%s" class="f%d"><title>%s, epoch %s: %s</title></circle>')
-        :format(x_of(xs[i]), y_of(v), #one.values > 60 and "1.5" or "3", colour, escape(one.name), number(xs[i]), number(v))
+        :format(x_of(xs[i]), y_of(v), #one.values > 60 and "1.5" or "3", colour, svg.escape(one.name), number(xs[i]), number(v))
     else
       run = 0
     end
@@ -112,7 +115,7 @@ local function chart_text(chart, top)
   for s, one in ipairs(chart.series) do
     local colour = (s - 1) % 6 + 1
     out[#out + 1] = ('<rect x="%d" y="16" width="16" height="3" class="f%d"/><text x="%d" y="22">%s</text>')
-      :format(at, colour, at + 22, escape(one.name))
+      :format(at, colour, at + 22, svg.escape(one.name))
     at = at + 44 + 7 * #one.name
     out[#out + 1] = path(one, xs, x_of, y_of, colour)
   end
@@ -130,6 +133,40 @@ function svg.lines(charts)
     STYLE .. ('<rect class="paper" width="%d" height="%d"/>'):format(WIDTH, height),
   }
   for i, chart in ipairs(charts) do out[#out + 1] = chart_text(chart, (i - 1) * HEIGHT) end
+  out[#out + 1] = "</svg>\n"
+  return table.concat(out, "\n")
+end
+
+--- A picture of bars to the right, one below the other; values below 0 go to the left.
+---@param title string
+---@param bars table[] { name =, value =, spread = half the length of the mark for its uncertainty, or nil }
+---@return string text the SVG document
+function svg.bars(title, bars)
+  local row, left, right = 22, 150, 80
+  local height = 48 + row * #bars
+  local low, high = 0, 0
+  for _, bar in ipairs(bars) do
+    low, high = math.min(low, bar.value - (bar.spread or 0)), math.max(high, bar.value + (bar.spread or 0))
+  end
+  local scale = (WIDTH - left - right) / (high > low and high - low or 1)
+  local function x_of(v) return left + (v - low) * scale end
+  local out = {
+    ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img">'):format(WIDTH, height, WIDTH, height),
+    STYLE .. ('<rect class="paper" width="%d" height="%d"/>'):format(WIDTH, height),
+    ('<text x="%d" y="22">%s</text>'):format(left, svg.escape(title)),
+  }
+  for i, bar in ipairs(bars) do
+    local top, from, to = 36 + (i - 1) * row, x_of(math.min(0, bar.value)), x_of(math.max(0, bar.value))
+    out[#out + 1] = ('<text x="%d" y="%d" text-anchor="end">%s</text>'):format(left - 8, top + 12, svg.escape(bar.name))
+    out[#out + 1] = ('<rect x="%.2f" y="%d" width="%.2f" height="14" class="f%d"/>'):format(from, top, math.max(to - from, 0.5),
+      bar.value < 0 and 2 or 1)
+    if bar.spread then
+      out[#out + 1] = ('<line class="grid" x1="%.2f" x2="%.2f" y1="%d" y2="%d"/>'):format(x_of(bar.value - bar.spread),
+        x_of(bar.value + bar.spread), top + 7, top + 7)
+    end
+    out[#out + 1] = ('<text x="%.2f" y="%d">%s</text>')
+      :format(x_of(math.max(0, bar.value + (bar.spread or 0))) + 6, top + 12, number(bar.value))
+  end
   out[#out + 1] = "</svg>\n"
   return table.concat(out, "\n")
 end

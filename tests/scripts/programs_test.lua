@@ -42,6 +42,12 @@ local programs = {
     needs_words = true,
   },
   cartpole = { prints = { "ppo: 50 episodes, %d+ steps", "ppo: mean return over 100 episodes: %d%d%d?%.%d" } },
+  explain = {
+    prints = { "add up to the difference of the scores within 0%.%d+", "confidence: 0%.%d+; without the tenth", "height +%-?%d%.%d+ " },
+    writes = { ["explain-saliency.png"] = "^\137PNG\r\n", ["explain-grad_cam.png"] = "^\137PNG\r\n", ["explain.svg"] = "^<svg ",
+      ["importance.svg"] = "^<svg ", ["dependence.svg"] = "^<svg " },
+    needs_data = true,
+  },
   augment = {
     prints = { "without augmentation\nepoch 1/1", "with augmentation\nepoch 1/1" },
     writes = { ["augment.png"] = "^\137PNG\r\n" },

@@ -14,6 +14,7 @@
 local core = require "bp.core"
 local graph = require "bp.nn.graph"
 local options = require "bp.options"
+local hooks = require "bp.nn.hooks"
 local tree = require "bp.nn.tree"
 
 local module = {}
@@ -202,11 +203,29 @@ function Module:call(...)
     core.error(("%s: the input is %s; expected a tensor"):format(self.class_name, options.describe((...))))
   end
   if not rawget(self, "built_for") then first_call(self, (...)) end
-  if not observer then return self:forward(...) end
+  local own = rawget(self, "hooks")
+  if not observer and not own then return self:forward(...) end
   local result = table.pack(self:forward(...))
-  observer(self, table.pack(...), result[1])
+  if own then hooks.run(self, own, table.pack(...), result) end
+  if observer then observer(self, table.pack(...), result[1]) end
   return table.unpack(result, 1, result.n)
 end
+
+--- Has fn(layer, inputs, output) called after every forward of this layer; `inputs` is a list of what it was called with. A value that fn
+--- returns takes the place of the output.
+---
+--- Inside a captured function (model:fit and bp.capture) hooks run while the step is recorded and not at its replays: what a hook computes
+--- with tensors, say seen:copy_(output) into a tensor kept outside, is part of the step and repeated every time; print, counters and other
+--- Lua are not, and values cannot be read. Adding or removing a hook has all captured steps recorded anew. Hooks are not saved.
+---@param fn function
+---@return table hook hook:remove() ends it; so does leaving the block of local hook <close>
+function Module:on_forward(fn) return hooks.add(self, "forward", fn) end
+
+--- Has fn(layer, gradient) called by every backward that passes this layer, with the gradient for its output (the first, if there are
+--- several), once that is whole. A tensor that fn returns goes further back instead. Captured functions as in on_forward.
+---@param fn function
+---@return table hook hook:remove() ends it; so does leaving the block of local hook <close>
+function Module:on_backward(fn) return hooks.add(self, "backward", fn) end
 
 --- The name the module goes by inside its parent ("conv2d_1"), or that of its class.
 ---@return string name
