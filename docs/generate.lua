@@ -189,7 +189,7 @@ local function public_names()
       end
     end
   end
-  for _, part in ipairs{ "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json", "rl", "explain" } do
+  for _, part in ipairs{ "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json", "text", "rl", "explain" } do
     visit("bp." .. part, bp[part])
   end
   for key, value in pairs(bp) do visit("bp." .. key, value) end

@@ -3,10 +3,13 @@
 local columns = require "bp.data.columns"
 local core = require "bp.core"
 local options = require "bp.options"
+local ragged = require "bp.data.ragged"
+local tree = require "bp.nn.tree"
 
 local feed = {}
 
 local function rows(who, what, t)
+  if ragged.is(t) then return #t end
   if not core.is_tensor(t) and not options.is_plain(t) then
     core.error(("%s: %s is %s; expected a tensor"):format(who, what, options.describe(t)))
   end
@@ -14,6 +17,25 @@ local function rows(who, what, t)
     core.error(("%s: %s is a single number; expected the samples along the first dimension"):format(who, what))
   end
   return core.is_tensor(t) and t:shape(1) or columns.check(who, what, t)
+end
+
+local function is_texts(value) return options.is_plain(value) and type(value[1]) == "string" end
+
+-- The layer of a model that makes ids of texts.
+local function text_layer(model)
+  for _, entry in ipairs(model and tree.modules(model) or {}) do
+    if entry.module.takes_texts then return entry.module end
+  end
+end
+
+-- Texts as what the model's text_vectorization makes of them: a column of sequences for training, where batches may differ in length.
+local function from_texts(who, model, texts)
+  local vectorize = text_layer(model)
+  if not vectorize then
+    core.error(who .. ": x is a list of strings; a model that takes texts begins with nn.text_vectorization")
+  end
+  if who == "predict" or vectorize.options.length then return vectorize(texts) end
+  return ragged.new(who, { x = vectorize:encode(texts), padding = 1, round = 8 })
 end
 
 -- Whether a table is x alone, for a model with several inputs: it names them, or there is no y to be in it.
@@ -41,7 +63,7 @@ function feed.dataset(who, value, y, weight, model)
     end
     value, y = { x = value.x, y = value.y, classes = value.classes }, nil
   end
-  if core.is_tensor(value) then value = { x = value, y = y } end
+  if core.is_tensor(value) or is_texts(value) then value = { x = value, y = y } end
   if not options.is_plain(value) then
     core.error(("%s: the data is %s; expected a dataset, { x, y } or tensors"):format(who, options.describe(value)))
   end
@@ -49,13 +71,15 @@ function feed.dataset(who, value, y, weight, model)
   local x = value.x or value[1]
   y = y or value.y or value[2]
   weight = weight or value.weight or value[3]
+  if is_texts(x) then x = from_texts(who, model, x) end
   local n = rows(who, "x", x)
   if n == 0 then core.error(who .. ": there are no samples: the first dimension of x is 0") end
   for what, t in pairs{ y = y, sample_weight = weight } do
     local found = rows(who, what, t)
     if found ~= n then core.error(("%s: x has %d samples, %s has %d; expected as many"):format(who, n, what, found)) end
   end
-  return data.tensors{ x = x, y = y, weight = weight, classes = value.classes }
+  local notes = { classes = value.classes, bucket = columns.sequences{ x = x } and 50 or nil }
+  return require("bp.data.dataset").make(who, { x = x, y = y, weight = weight }, notes)
 end
 
 --- What predict was given: { a, b } for a model with several inputs is one batch of them.
@@ -63,6 +87,13 @@ end
 ---@param given any
 ---@return any
 function feed.inputs(model, given)
+  if is_texts(given) then
+    local copy = { data = table.move(given, 1, #given, 1, {}) }
+    for key, value in pairs(given) do
+      if math.type(key) ~= "integer" then copy[key] = value end
+    end
+    given = copy
+  end
   local names = rawget(model, "input_names")
   if names and #names > 1 and options.is_plain(given) and core.is_tensor(given[1]) and core.is_tensor(given[2]) then
     local data, rest = {}, {}

@@ -86,7 +86,7 @@ function bp.help(name)
 end
 
 -- Parts that load at first use.
-local parts = { "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json", "checkpoint", "rl", "explain" }
+local parts = { "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json", "checkpoint", "text", "rl", "explain" }
 local is_part = {}
 for _, name in ipairs(parts) do is_part[name] = true end
 

@@ -3,6 +3,7 @@
 local columns = require "bp.data.columns"
 local core = require "bp.core"
 local options = require "bp.options"
+local ragged = require "bp.data.ragged"
 
 local ops = core.ops
 
@@ -10,6 +11,8 @@ local spec = options.define("batches", "Iterates over a dataset in batches.", {
   { "size", "int", min = 1, default = 32, help = "samples in a batch" },
   { "shuffle", "boolean", default = false, named = true, help = "a new random order, drawn from the shuffle stream at the call" },
   { "drop_last", "boolean", default = false, named = true, help = "leave out a last batch with fewer samples" },
+  { "bucket", "int", min = 1, named = true,
+    help = "sequences: so many batches of the order are sorted by length together; default what data.sequences said, when shuffled" },
   { "resume", "table", named = true, help = "where an earlier going through stood (its :state()): goes on from there in the same order" },
 })
 
@@ -22,7 +25,7 @@ function Batches:__call() return self.next() end
 --- Where it stands, for resume: few numbers, whatever the number of samples.
 ---@return table state
 function Batches:state()
-  return { done = self.done, size = self.size, samples = self.samples, shuffle = self.shuffle }
+  return { done = self.done, size = self.size, samples = self.samples, shuffle = self.shuffle, bucket = self.bucket }
 end
 
 Batches.checkpoint_state = Batches.state
@@ -34,10 +37,37 @@ local function check_resume(o, n)
     spec:fail("resume: the state is of %s samples in batches of %s; here are %d in batches of %d, which are other batches",
       tostring(from.samples), tostring(from.size), n, o.size)
   end
+  if from.bucket ~= o.bucket then
+    spec:fail("resume: the state is of bucket = %s, which are other batches than those of bucket = %s", tostring(from.bucket),
+      tostring(o.bucket))
+  end
   if (from.shuffle ~= nil) ~= o.shuffle then
     spec:fail("resume: the state is of samples %s; expected the same shuffle = %s", from.shuffle and "shuffled" or "in their stored order",
       tostring(from.shuffle ~= nil))
   end
+end
+
+-- How many batches are sorted by length together, or nil.
+local function bucket_of(dataset, o)
+  local sequences = columns.sequences(dataset.columns)
+  if o.bucket and not sequences then
+    spec:fail("option 'bucket' sorts sequences by length, and this dataset has none; make it with data.sequences")
+  end
+  local bucket = o.bucket or o.shuffle and sequences and dataset.notes.bucket or nil
+  return bucket ~= 1 and bucket or nil, sequences
+end
+
+-- The order with samples of like length together.
+local function bucketed(order, rows, sequences, o, stream)
+  local lengths, place = {}, rows and rows:totable()
+  local positions = order:totable()
+  for i, position in ipairs(positions) do lengths[position] = sequences.lengths[place and place[i] or position] end
+  local result = ragged.bucketed(lengths, positions, o.size, o.size * o.bucket, function(n)
+    if n == 0 then return {} end
+    local batches = stream and ops.random_permutation(stream, { n = n }) or ops.arange{ start = 1, stop = n + 1, dtype = "i64" }
+    return batches:totable()
+  end)
+  return core.tensor(result, { dtype = "i64" })
 end
 
 -- Applies the functions given to dataset:map.
@@ -83,13 +113,15 @@ local batches = {}
 function batches.iterate(dataset, given, scattered)
   local o = spec:read(given)
   local n = #dataset
+  local bucket, sequences = bucket_of(dataset, o)
+  o.bucket = bucket
   if o.resume then check_resume(o, n) end
-  local self = setmetatable({ done = o.resume and o.resume.done or 0, size = o.size, samples = n }, Batches)
+  local self = setmetatable({ done = o.resume and o.resume.done or 0, size = o.size, samples = n, bucket = o.bucket }, Batches)
   local last_start = o.drop_last and n - o.size + 1 or n
   core.no_grad(function()
-    local order, rows = ops.arange{ start = 1, stop = n + 1, dtype = "i64" }, dataset.rows
+    local order, rows, stream = ops.arange{ start = 1, stop = n + 1, dtype = "i64" }, dataset.rows, nil
     if o.shuffle then
-      local stream = core.stream "shuffle"
+      stream = core.stream "shuffle"
       self.shuffle = o.resume and o.resume.shuffle or { stream[1]:item(), stream[2]:item() }
       if o.resume then stream = core.pause(core.tensor, self.shuffle, { dtype = "i64" }) end
       if n > 0 then
@@ -97,7 +129,11 @@ function batches.iterate(dataset, given, scattered)
         rows = rows and ops.take(rows, order, { axis = 1 }) or order
       end
     end
-    scattered = scattered and rows and #dataset.functions == 0
+    if o.bucket and n > 0 then
+      order = bucketed(order, rows, sequences, o, stream)
+      rows = dataset.rows and ops.take(dataset.rows, order, { axis = 1 }) or order
+    end
+    scattered = scattered and rows and not sequences and #dataset.functions == 0
     function self.next()
       local start = self.done * o.size + 1
       if start > last_start then return nil end

@@ -2,13 +2,17 @@
 ---@internal
 local core = require "bp.core"
 local options = require "bp.options"
+local ragged = require "bp.data.ragged"
 
 local ops = core.ops
 local columns = {}
 
+-- What holds samples: a tensor, or sequences of unlike lengths.
+local function is_leaf(column) return core.is_tensor(column) or ragged.is(column) end
+
 -- Calls fn(tensor, name) for the column's tensors in a fixed order.
 local function each(column, name, fn)
-  if core.is_tensor(column) then return fn(column, name) end
+  if is_leaf(column) then return fn(column, name) end
   local keys = {}
   for key in pairs(column) do keys[#keys + 1] = key end
   table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
@@ -22,12 +26,12 @@ end
 ---@param n integer|nil number of samples, when a column before it told
 ---@return integer n
 function columns.check(who, name, column, n)
-  if not core.is_tensor(column) and (not options.is_plain(column) or next(column) == nil) then
+  if not is_leaf(column) and (not options.is_plain(column) or next(column) == nil) then
     core.error(("%s: %s is %s; expected a tensor or a table of tensors"):format(who, name, options.describe(column)))
   end
   if options.is_plain(column) then
     for key, part in pairs(column) do
-      if not core.is_tensor(part) and not options.is_plain(part) then
+      if not is_leaf(part) and not options.is_plain(part) then
         core.error(("%s: %s.%s is %s; expected a tensor"):format(who, name, key, options.describe(part)))
       end
     end
@@ -49,7 +53,7 @@ end
 ---@param fn function
 ---@return any column
 function columns.map(column, fn)
-  if core.is_tensor(column) then return fn(column) end
+  if is_leaf(column) then return fn(column) end
   local result = {}
   for key, part in pairs(column) do result[key] = columns.map(part, fn) end
   return result
@@ -60,7 +64,10 @@ end
 ---@param index table i64 tensor
 ---@return any column
 function columns.take(column, index)
-  return columns.map(column, function(tensor) return ops.take(tensor, index, { axis = 1 }) end)
+  return columns.map(column, function(tensor)
+    if ragged.is(tensor) then return tensor:take(index) end
+    return ops.take(tensor, index, { axis = 1 })
+  end)
 end
 
 --- The samples first..last, as views.
@@ -69,7 +76,28 @@ end
 ---@param last integer
 ---@return any column
 function columns.range(column, first, last)
-  return columns.map(column, function(tensor) return tensor[{ { first, last } }] end)
+  return columns.map(column, function(tensor)
+    if ragged.is(tensor) then return tensor:range(first, last) end
+    return tensor[{ { first, last } }]
+  end)
+end
+
+--- All samples of a column, sequences filled up to the longest.
+---@param column any
+---@return any column
+function columns.whole(column)
+  return columns.map(column, function(tensor) return ragged.is(tensor) and tensor:range(1, #tensor) or tensor end)
+end
+
+--- The sequences of unlike lengths in some columns, or nil.
+---@param all table columns by name
+---@return table|nil column
+function columns.sequences(all)
+  local found
+  for _, name in ipairs{ "x", "y" } do
+    if all[name] ~= nil then each(all[name], name, function(column) found = found or ragged.is(column) and column or nil end) end
+  end
+  return found
 end
 
 --- "u8 [28][28][1]" for each tensor: what one sample looks like.

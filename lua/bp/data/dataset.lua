@@ -15,7 +15,7 @@ function Dataset.__index(self, key)
   if dataset[key] then return dataset[key] end
   local column = self.columns[key]
   if column == nil then return self.notes[key] end
-  if not self.rows then return column end
+  if not self.rows then return columns.whole(column) end
   return core.no_grad(columns.take, column, self.rows)
 end
 

@@ -41,6 +41,7 @@ local nn = {
   multi_head_attention = attention.multi_head_attention,
   transformer_block = attention.transformer_block,
   positional = require("bp.nn.positional").layer,
+  text_vectorization = require "bp.nn.text_vectorization",
   rescaling = require "bp.nn.rescaling",
   embedding = require "bp.nn.embedding",
   simple_rnn = recurrent.simple_rnn,
