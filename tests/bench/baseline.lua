@@ -10,5 +10,5 @@ return {
   lenet5 = 3469036,
   mlp_784 = 10836212,
   mlp_tiny = 25412,
-  replayed_op = 726,
+  replay_100_ops = 31790,
 }

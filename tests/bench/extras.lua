@@ -63,7 +63,7 @@ end
 local function replay(list, ours)
   local answer = ours:ask "op_overhead 200"
   if not answer.error then
-    line(list, ("a replayed op of one element (tanh, %d in a row)"):format(answer.ops), ("%.0f ns"):format(1e9 * answer.seconds))
+    line(list, ("a replayed op of one element (abs, %d in a row)"):format(answer.ops), ("%.0f ns"):format(1e9 * answer.seconds))
   end
   local failed
   for _, name in ipairs{ "mlp_tiny", "mlp_784", "lenet5", "batch_norm", "infer_mlp" } do

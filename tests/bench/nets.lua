@@ -66,9 +66,9 @@ function Bag:forward(x) return self.out(self.words(x):mean(2)) end
 function build.embedding() return Bag() end
 
 local Attention = nn.module("AttentionBlock", function(self)
-  self.attention, self.norm, self.out = nn.multi_head_attention{ 4, 32 }, nn.layer_norm(), nn.dense(10)
+  self.attention, self.norm, self.out = nn.multi_head_attention(4), nn.layer_norm(), nn.dense(10)
 end)
-function Attention:forward(x) return self.out(self.norm(x + self.attention(x, x)):mean(2)) end
+function Attention:forward(x) return self.out(self.norm(x + self.attention(x)):mean(2)) end
 function build.attention() return Attention() end
 
 function build.depthwise()
