@@ -13,7 +13,8 @@ function Program.open(name, command, folder, errors)
   local pipe = ("%s/%s.pipe"):format(folder, (name:gsub("%W", "_")))
   assert(os.execute(("mkfifo '%s'"):format(pipe)))
   local self = setmetatable({ name = name, command = command }, Program)
-  local environment = ("BP_BENCH_DATA='%s' OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1"):format(folder)
+  -- PyTorch's compiler takes $CXX for the path of a program, which "ccache g++" is not.
+  local environment = ("env -u CC -u CXX BP_BENCH_DATA='%s' OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1"):format(folder)
   self.answers = assert(io.popen(("%s %s < '%s' 2>>'%s'"):format(environment, command, pipe, errors or "/dev/null")))
   self.commands = assert(io.open(pipe, "w"))
   self.commands:setvbuf "no"
@@ -42,7 +43,9 @@ function Program:ask(command, ...)
     self.ended = true
     return { error = "ended at " .. command:format(...) }
   end
-  return bp.json.decode(line)
+  local answer = bp.json.decode(line)
+  if answer.error then answer.error = answer.error:match("[^\n]*"):sub(1, 160) end
+  return answer
 end
 
 --- Says quit: the end of its input would not reach it while programs that were started later hold the same pipe.
