@@ -13,8 +13,10 @@
  *   - columns beyond the image are made real by copying the image with zeros beside it, if any are needed;
  *   - rows beyond the image are left out: rows of the result that meet the same taps form a part, and its sum begins and ends there;
  *   - weights are packed once per call into panels (transposed for the input gradient).
+ * An input gradient of fewer channels than lanes goes the other way round: conv2d_few.c.
  * Small images are taken several at a time, so that a panel of weights meets about GROUP_PIXELS rows. */
 #include "carve.h"
+#include "conv2d_few.h"
 #include "tile.h"
 
 #include <string.h>
@@ -306,6 +308,10 @@ void K(conv2d_forward)(const bp_conv_shape *s, const void *x, const void *w, con
 
 void K(conv2d_grad_input)(const bp_conv_shape *s, const void *dy, const void *w, void *dx, int64_t n0, int64_t n1, void *scratch)
 {
+    if (few_channels(s)) {
+        K(conv2d_few_grad_input)(s, (const real *)dy, (const real *)w, (real *)dx, n0, n1, scratch);
+        return;
+    }
     const gather g = gather_of(s, true);
     run_gather(&g, (const real *)dy + n0 * s->oh * s->ow * s->oc, (const real *)w, NULL, BP_ACT_NONE, (real *)dx + n0 * s->h * s->w * s->c,
                n1 - n0, scratch);
@@ -412,7 +418,9 @@ size_t K(conv2d_scratch)(const bp_conv_shape *s)
     const gather forward = gather_of(s, false), gradient = gather_of(s, true);
     gather_room g;
     weight_room w;
-    const size_t sizes[] = { gather_scratch(&forward, NULL, &g), gather_scratch(&gradient, NULL, &g), weight_scratch(s, NULL, &w) };
+    const size_t sizes[] = { gather_scratch(&forward, NULL, &g),
+                             few_channels(s) ? K(conv2d_few_scratch)(s) : gather_scratch(&gradient, NULL, &g),
+                             weight_scratch(s, NULL, &w) };
     size_t most = sizes[0];
     for (int i = 1; i < 3; i++)
         if (sizes[i] > most) most = sizes[i];

@@ -78,10 +78,10 @@ static void cut_images(job *j, int64_t rows, int64_t width, int64_t most)
     const int64_t grain = work >= BP_WORK_GRAIN ? 1 : (int64_t)(BP_WORK_GRAIN / work);
     j->images = greater(grain, divide_up(s->n, most));
     j->rows = rows;
-    if (s->n > FEW_IMAGES || work < BP_WORK_GRAIN) return;
+    if (s->n > FEW_IMAGES || work < BP_WORK_GRAIN / 8.0) return;
     const int64_t by_work = (int64_t)(2 * work / BP_WORK_GRAIN), by_pixels = rows * width / FEWEST_PIXELS;
-    const int64_t pieces = smaller(smaller(by_work, by_pixels), smaller(rows, most / s->n));
-    if (pieces < 2) return;
+    const int64_t pieces = smaller(smaller(by_work < 2 ? 2 : by_work, by_pixels), smaller(rows, most / s->n));
+    if (pieces < 2 || s->n * pieces <= divide_up(s->n, j->images)) return;
     j->images = 1;
     j->rows = divide_up(rows, pieces);
     j->pieces = divide_up(rows, j->rows);

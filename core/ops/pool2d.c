@@ -84,8 +84,16 @@ typedef struct job {
     uint8_t *argmax;
 } job;
 
-static void run_job(bp_call *call, const bp_pool_shape *s, bp_chunk_fn *chunk, uint8_t *argmax)
+/* Windows that tile the image row by row make each row of windows an image of its own, so that one image can be cut. */
+static bp_pool_shape rows_apart(bp_pool_shape s)
 {
+    if (s.ph == 0 && s.sh == s.kh && s.h == s.oh * s.kh) s.n *= s.oh, s.h = s.kh, s.oh = 1;
+    return s;
+}
+
+static void run_job(bp_call *call, const bp_pool_shape *whole, bp_chunk_fn *chunk, uint8_t *argmax)
+{
+    const bp_pool_shape apart = rows_apart(*whole), *s = &apart;
     bp_dtype dtype = call->out[0]->m.dtype;
     job j = { bp_kernels_of(call->ctx, dtype), *s, 1, (int64_t)bp_dtype_size(dtype), bp_data(call->in[0]), bp_data(call->out[0]), argmax };
     int64_t per_image = s->h * s->w * s->c + s->oh * s->ow * s->c;

@@ -286,6 +286,15 @@ int main(int argc, char **argv)
     layer("resnet 5", 8, 8, 64, 64, 3, 1, 1);
     layer("1x1", 8, 14, 256, 64, 1, 1, 0);
     layer("wide", 2, 14, 256, 256, 3, 1, 1);
+    /* Neighbours of those: odd sizes, other kernels and strides, batches of 1 and 17. */
+    layer("odd", 17, 13, 48, 80, 3, 1, 1);
+    layer("odd", 5, 7, 20, 36, 3, 1, 1);
+    layer("odd", 8, 15, 20, 36, 5, 1, 0);
+    layer("5x5", 1, 28, 32, 64, 5, 1, 2);
+    layer("7x7", 4, 64, 3, 32, 7, 2, 3);
+    layer("strided", 8, 27, 24, 40, 3, 2, 1);
+    layer("single", 1, 56, 64, 64, 3, 1, 1);
+    layer("1x1", 17, 9, 100, 100, 1, 1, 0);
     printf("peak of one core, best seen %.1f GFLOPS\n", 1e-9 * peak);
     return 0;
 }

@@ -18,6 +18,8 @@ local SHAPES = { -- x, kernel, options: large enough that few images are cut
   { { 1, 26, 26, 32 }, { 3, 3, 32, 64 } },
   { { 2, 26, 26, 32 }, { 3, 3, 32, 64 }, { algorithm = "direct" } },
   { { 3, 32, 32, 8 }, { 5, 5, 8, 16 }, { padding = "same" } },
+  { { 2, 40, 40, 6 }, { 5, 5, 6, 16 }, { padding = "same" } },
+  { { 1, 50, 44, 3 }, { 7, 5, 3, 16 }, { stride = { 2, 3 }, dilation = { 1, 2 } } },
   { { 1, 41, 37, 16 }, { 3, 3, 16, 24 }, { stride = 2, padding = "same" } },
   { { 1, 40, 40, 9 }, { 3, 2, 9, 33 }, { dilation = { 2, 3 }, stride = { 3, 1 } } },
   { { 5, 33, 30, 12 }, { 1, 1, 12, 70 }, { stride = { 1, 2 } } },
