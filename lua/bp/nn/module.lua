@@ -15,6 +15,7 @@ local core = require "bp.core"
 local graph = require "bp.nn.graph"
 local options = require "bp.options"
 local hooks = require "bp.nn.hooks"
+local sequence = require "bp.nn.sequence"
 local tree = require "bp.nn.tree"
 
 local module = {}
@@ -203,9 +204,10 @@ function Module:call(...)
     core.error(("%s: the input is %s; expected a tensor"):format(self.class_name, options.describe((...))))
   end
   if not rawget(self, "built_for") then first_call(self, (...)) end
-  local own = rawget(self, "hooks")
-  if not observer and not own then return self:forward(...) end
+  local own, with_lengths = rawget(self, "hooks"), sequence.lengths((...))
+  if not observer and not own and not with_lengths then return self:forward(...) end
   local result = table.pack(self:forward(...))
+  if with_lengths then sequence.carry((...), result[1]) end
   if own then hooks.run(self, own, table.pack(...), result) end
   if observer then observer(self, table.pack(...), result[1]) end
   return table.unpack(result, 1, result.n)

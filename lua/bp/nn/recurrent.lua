@@ -264,7 +264,7 @@ local function define(kind, name, summary)
     if o.stateful and rawget(self, "kept_state") then keep_state(self, state) end
     if o.return_sequences then
       result = o.go_backwards and ops.flip(y, { axes = 2 }) or y
-      if lengths and not o.go_backwards then sequence.attach(result, lengths) end
+      if lengths then sequence.attach(result, not o.go_backwards and lengths) end
     else
       result = last
     end

@@ -9,7 +9,6 @@ local core = require "bp.core"
 local module = require "bp.nn.module"
 local names = require "bp.nn.names"
 local options = require "bp.options"
-local sequence = require "bp.nn.sequence"
 local tree = require "bp.nn.tree"
 
 local spec = options.define("sequential", "Layers one after another; positional entries are the layers.", {
@@ -50,11 +49,7 @@ function Sequential:child_name(child)
 end
 
 function Sequential:forward(x)
-  for _, one in ipairs(self.layers) do
-    local y = one(x)
-    sequence.carry(x, y)
-    x = y
-  end
+  for _, one in ipairs(self.layers) do x = one(x) end
   return x
 end
 
