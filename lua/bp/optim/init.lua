@@ -95,7 +95,7 @@ end
 function optim.from_config(config)
   local given = {}
   for key, value in pairs(config.options) do
-    given[key] = type(value) == "table" and value.options and optim.schedule[value.name](value.options) or value
+    given[key] = type(value) == "table" and value.options and optim.schedule.from_config(value) or value
   end
   return optim[config.name](given)
 end

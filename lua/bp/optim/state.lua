@@ -2,6 +2,7 @@
 ---
 ---     step  lr.1                 number of steps; learning rate of the first group
 ---     2.5.m                      slot m of the fifth parameter of the second group, as many elements as the parameter
+---     lr.1.seen                  what its schedule remembers, where it does
 ---     2.product                  a number that the second group keeps
 ---     batches  averaged          of accumulate and ema
 ---@internal
@@ -31,6 +32,8 @@ local function shared(self)
   local tensors = { step = self.count, batches = self.batches, averaged = self.averaged }
   for g, group in ipairs(self.groups) do
     tensors["lr." .. g] = group.rate
+    local lr = group.options.lr
+    if type(lr) == "table" and lr.memory then tensors["lr." .. g .. ".seen"] = lr.memory end
     for name, value in pairs(group.scalars) do tensors[g .. "." .. name] = value end
   end
   return tensors
