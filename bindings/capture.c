@@ -105,30 +105,6 @@ static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k)
 
 static void abandon(lbp_guard *g) { bp_plan_abandon(g->state->ctx); }
 
-/* A plan cannot take a view with gaps, nor memory that an earlier argument has, too: a copy stands in for it. Any other argument goes under
- * storage of another name, so that the function's own use of the same tensor (an upvalue) is not taken for the argument. */
-static void copy_arguments(lua_State *L, lbp_state *s, int last)
-{
-    for (int i = 2; i <= last; i++) {
-        const bp_tensor *t = lbp_totensor(L, i);
-        bool copy = t && !bp_tensor_is_contiguous(t);
-        for (int k = 2; k < i && t && !copy; k++) {
-            const bp_tensor *earlier = lbp_totensor(L, k);
-            copy = earlier && earlier->storage == t->storage;
-        }
-        if (!t || t->var) continue;
-        if (copy)
-            lbp_apply_push(L, s, &bp__op_copy, i, 0, NULL);
-        else {
-            lbp_box *box = lbp_newbox(L, s);
-            bp_tensor *other = NULL;
-            lbp_check(L, bp_tensor_disguise(lbp_totensor(L, i), &other));
-            lbp_fill(box, other);
-        }
-        lua_replace(L, i);
-    }
-}
-
 static entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int last)
 {
     entry *e = (entry *)lua_newuserdatauv(L, sizeof *e + k->size, 3);
@@ -192,7 +168,7 @@ static int record(lua_State *L, captured *c, int last)
     lbp_key k;
     lbp_box *results[LBP_MAX_TENSORS];
     if (c->n == MAX_PLANS) drop_stale(L, c);
-    copy_arguments(L, s, last);
+    lbp_copy_arguments(L, s, 2, last);
     lbp_read_key(L, s, 2, last, &k);
     if (k.trouble) lbp_error(L, "capture: %s", k.trouble);
     if (c->n == MAX_PLANS) too_many_plans(L, c, &k);

@@ -4,7 +4,7 @@
 
 #include "lbp.h"
 
-enum { LBP_MAX_TENSORS = 64, LBP_MAX_KEY = 4096, LBP_MAX_ARGUMENTS = 32, LBP_DEEPEST = 8 };
+enum { LBP_MAX_TENSORS = 64, LBP_MAX_KEY = 4096, LBP_MAX_ARGUMENTS = 32, LBP_MAX_FIELDS = 64, LBP_DEEPEST = 8 };
 
 /* Everything the steps of a call may depend on, as bytes: dtype and shape of each tensor, the value of everything else, the modes of the
  * context. */
@@ -19,6 +19,11 @@ typedef struct lbp_key {
 
 /* The arguments are first..last of the stack. Allocates nothing in Lua, so no finalizer runs meanwhile. */
 void lbp_read_key(lua_State *L, const lbp_state *s, int first, int last, lbp_key *key);
+
+/* Orders names, for qsort: the order of a table's fields in the key. */
+int lbp_by_text(const void *a, const void *b);
+/* Puts what a recording takes in the place of the arguments first..last (see capture_arguments.c). */
+void lbp_copy_arguments(lua_State *L, lbp_state *s, int first, int last);
 
 /* Pushes the arrangement of the n values from stack index `first` on: the values themselves with tensors replaced by marks. The tensors'
  * boxes go to boxes[LBP_MAX_TENSORS] and stay alive through a list that is pushed below the arrangement. Returns their number. */

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FIELDS = 64 };
-
 typedef struct walk {
     lua_State *L;
     lbp_key *key;
@@ -61,14 +59,14 @@ static void put_field(walk *w, int idx, const char *name, int depth)
     }
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+int lbp_by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
 /* List part, then the fields whose names are strings, sorted. */
 static void put_table(walk *w, int idx, int depth)
 {
     lua_State *L = w->L;
     lbp_key *k = w->key;
-    const char *names[MAX_FIELDS];
+    const char *names[LBP_MAX_FIELDS];
     int n = 0;
     int64_t length = (int64_t)lua_rawlen(L, idx);
     if (depth == LBP_DEEPEST) {
@@ -85,14 +83,14 @@ static void put_table(walk *w, int idx, int depth)
     while (lua_next(L, idx)) {
         lua_pop(L, 1);
         if (lua_type(L, -1) == LUA_TSTRING) {
-            if (n < MAX_FIELDS)
+            if (n < LBP_MAX_FIELDS)
                 names[n++] = lua_tostring(L, -1);
             else
                 k->trouble = "a table of more than 64 fields is an argument";
         } else if (!lua_isinteger(L, -1) || lua_tointeger(L, -1) < 1 || lua_tointeger(L, -1) > length)
             k->trouble = "a table among the arguments has a key that is neither a name nor a place in its list";
     }
-    qsort(names, (size_t)n, sizeof *names, by_text);
+    qsort(names, (size_t)n, sizeof *names, lbp_by_text);
     for (int i = 0; i < n && !k->trouble; i++) put_field(w, idx, names[i], depth + 1);
     put_char(w, '}');
 }

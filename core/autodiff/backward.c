@@ -108,12 +108,12 @@ static bp_status gather_leaf(walk *w, bp_var *v, bp_tensor *g)
         bp_status status = zeros_like(g, &v->grad);
         bp_pause_capture(ctx, old);
         BP_TRY(status);
-        v->grad_zero = true;
+        bp_grad_declare(v, true);
         v->zeroed = 0;
     }
     bool grad_enabled = bp_set_grad_enabled(ctx, false);
     bp_tensor *out = v->grad, *in[2] = { v->grad, g };
-    bool overwrite = v->grad_zero && (!capturing || v->zeroed == ctx->capture_id);
+    bool overwrite = bp_grad_is_zero(v) && (!capturing || v->zeroed == ctx->capture_id);
     bp_status status = overwrite ? bp_apply(ctx, &bp__op_copy, 1, &g, 0, NULL, &out) : bp_apply(ctx, &bp__op_add, 2, in, 0, NULL, &out);
     bp_set_grad_enabled(ctx, grad_enabled);
     if (status == BP_OK) v->grad_zero = false;
@@ -434,9 +434,32 @@ bp_status bp_tensor_zero_grad(bp_tensor *t)
         BP_TRY(status);
     } else if (!capturing)
         BP_TRY(fill_zero(v->grad));
-    v->grad_zero = true;
+    if (capturing && !v->listed) {
+        v->listed = true;
+        v->next_zeroed = (bp_var *)ctx->zeroed;
+        ctx->zeroed = bp_var_retain(v);
+    }
+    bp_grad_declare(v, true);
     v->zeroed = capturing ? ctx->capture_id : 0;
     return BP_OK;
+}
+
+bp_status bp_settle_zeroed(bp_ctx *ctx, bool fill)
+{
+    bp_status status = BP_OK;
+    while (ctx->zeroed) {
+        bp_var *v = (bp_var *)ctx->zeroed;
+        ctx->zeroed = v->next_zeroed;
+        v->next_zeroed = NULL;
+        v->listed = false;
+        if (fill && status == BP_OK && v->grad && v->grad_zero && v->zeroed == ctx->capture_id) {
+            status = fill_zero(v->grad);
+            v->zeroed = status == BP_OK ? 0 : v->zeroed;
+            v->zero_at = ctx->replays;
+        }
+        bp_var_release(v);
+    }
+    return status;
 }
 
 bp_status bp_settle_grad(bp_tensor *t)

@@ -42,11 +42,11 @@ static bp_status move_into(bp_tensor *t, bp_tensor *data, bp_tensor *grad, int64
     }
     bp_tensor_convert(t, value);
     bp_tensor_release(value);
-    bool reached = t->var && t->var->grad && !t->var->grad_zero;
+    bool reached = t->var && t->var->grad && !bp_grad_is_zero(t->var);
     if (reached) bp_tensor_convert(t->var->grad, g);
     bp_status status = bp_tensor_set_grad(t, g);
     bp_tensor_release(g);
-    if (status == BP_OK) t->var->grad_zero = !reached;
+    if (status == BP_OK) bp_grad_declare(t->var, !reached);
     if (status == BP_OK) bp_tensor_rebind(t, data->storage, offset);
     return status;
 }
@@ -88,7 +88,7 @@ static bp_status gather_grad(bp_tensor *t, bp_tensor *part, int *reached)
 {
     bp_var *v = t->var;
     if (!v) return write_zeros(part);
-    bool zero = !v->grad || v->grad_zero;
+    bool zero = !v->grad || bp_grad_is_zero(v);
     if (!zero) ++*reached;
     if (v->grad && v->grad->storage == part->storage && v->grad->m.offset == part->m.offset && bp_tensor_is_contiguous(v->grad))
         BP_TRY(bp_settle_grad(t));
@@ -96,7 +96,7 @@ static bp_status gather_grad(bp_tensor *t, bp_tensor *part, int *reached)
         BP_TRY(zero ? write_zeros(part) : bp_apply(t->ctx, &bp__op_copy, 1, &v->grad, 0, NULL, &part));
         BP_TRY(bp_tensor_set_grad(t, part));
     }
-    v->grad_zero = zero;
+    bp_grad_declare(v, zero);
     v->zeroed = 0;
     return BP_OK;
 }

@@ -18,10 +18,13 @@ typedef struct bp_var {
     bool grad_shared; /* grad may be somebody else's tensor as well (create_graph): never written in place */
     bool grad_zero;   /* grad counts as zero: the next gradient may overwrite it instead of adding */
     uint64_t zeroed;  /* the capture in which it was declared zero without being filled; 0: its memory does hold zeros */
-    bp_tensor *grad;  /* of a leaf, or of a result that retains it; NULL: none yet */
-    bool retain;      /* a result whose gradient is wanted as well */
-    bp_node *node;    /* who made it; NULL for a leaf */
-    int slot;         /* which output of the node */
+    uint64_t zero_at; /* how many replays there had been when it was declared zero: a later one may have written it */
+    bool listed;      /* among those declared zero in the open capture, which hold a reference */
+    struct bp_var *next_zeroed;
+    bp_tensor *grad; /* of a leaf, or of a result that retains it; NULL: none yet */
+    bool retain;     /* a result whose gradient is wanted as well */
+    bp_node *node;   /* who made it; NULL for a leaf */
+    int slot;        /* which output of the node */
 } bp_var;
 
 /* What bp_tensor_on_grad asked for, in a list of the node. */
@@ -51,6 +54,14 @@ struct bp_node {
     bp_node *next;       /* in the list of nodes being freed */
 };
 
+/* Whether the gradient counts as zero; declares that it does, or does not. */
+static inline bool bp_grad_is_zero(const bp_var *v) { return v->grad_zero && (v->zeroed || v->zero_at == v->ctx->replays); }
+static inline void bp_grad_declare(bp_var *v, bool zero)
+{
+    v->grad_zero = zero;
+    v->zero_at = v->ctx->replays;
+}
+
 bp_var *bp_var_retain(bp_var *v);
 void bp_var_release(void *v);
 void bp_node_release(bp_node *n);
@@ -63,6 +74,9 @@ void bp_node_unhook(bp_node *n);
 bp_status bp_tape_open(bp_ctx *ctx);
 void bp_tape_close(bp_ctx *ctx);
 
+/* At the end of a capture: gradients that were declared zero in it and not written since are filled with zeros, as part of it. Without
+ * `fill` (the capture is given up) they are only forgotten. */
+bp_status bp_settle_zeroed(bp_ctx *ctx, bool fill);
 /* Fills with zeros the gradient of a leaf that counts as zero (an optimizer is about to read it). */
 bp_status bp_settle_grad(bp_tensor *t);
 

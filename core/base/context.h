@@ -55,10 +55,11 @@ struct bp_ctx {
     uint64_t serial;                /* numbers storages and tape nodes in order of birth */
     uint64_t capture_id;            /* number of the open capture, 0: none; storages remember in which they were born and written */
     uint64_t moved;                 /* counts parameters moved to other memory: plans made before are stale */
+    uint64_t replays;               /* counts runs of plans, which write gradients without the tape's knowledge */
     bool paused;                    /* nothing is noted, and what is made counts as older than the capture */
     void *capture;                  /* the open capture, owned by plan/ */
     void (*var_release)(void *var); /* set by autodiff/, so that tensor/ need not know it */
-    void *tape, *dying;             /* autodiff's own: the listener, and nodes being freed */
+    void *tape, *dying, *zeroed;    /* autodiff's own: the listener, nodes being freed, gradients declared zero in the open capture */
     bool freeing;
     bool in_grad_hook;                          /* a bp_grad_fn runs: no other backward may begin */
     struct bp_tensor *streams[BP_STREAM_COUNT]; /* i64[2] {key, step} */

@@ -1,4 +1,5 @@
 /* capture.c - noting a step while it runs for the first time. */
+#include "../autodiff/tape.h"
 #include "../base/memory.h"
 #include "plan.h"
 
@@ -198,6 +199,7 @@ static bp_plan *close_capture(bp_ctx *ctx)
 
 void bp_plan_abandon(bp_ctx *ctx)
 {
+    bp_settle_zeroed(ctx, false);
     bp_plan *p = close_capture(ctx);
     if (p) bp_plan_free(p);
 }
@@ -224,7 +226,8 @@ bp_status bp_plan_end(bp_ctx *ctx, int n_outputs, bp_tensor *const *outputs, bp_
     if (!ctx->capture) return bp_fail(ctx, BP_ESTATE, "capture: none is open");
     bp_plan *p = (bp_plan *)ctx->capture;
     /* still open while spots are looked up: a storage's birth is compared with the capture's number */
-    bp_status status = finish(p, n_outputs, outputs);
+    bp_status status = bp_settle_zeroed(ctx, true);
+    if (status == BP_OK) status = finish(p, n_outputs, outputs);
     close_capture(ctx);
     if (status != BP_OK)
         bp_plan_free(p);

@@ -180,6 +180,7 @@ bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_ten
     BP_TRY(renew_outputs(p));
     const char *where = ctx->where;
     unsigned mode = bp_float_enter();
+    ctx->replays++;
     bp_status status = BP_OK;
     for (int64_t k = 0; k < p->n_runs && status == BP_OK; k++) {
         ctx->where = p->runs[k].where;

@@ -82,3 +82,105 @@ describe("create_graph", function()
     assert.same({ 24, 36 }, second:totable()) -- 12x
   end)
 end)
+
+describe("a captured function that also uses its arguments from outside", function()
+  local w = bp.tensor{ 1, 2, 3 }
+  local function fresh() return bp.tensor{ 10, 20, 30 } end
+
+  it("tells them apart, alone", function()
+    local f = bp.capture(function(x) return x + w * 100 end)
+    f(w)
+    assert.same({ 110, 220, 330 }, f(fresh()):totable())
+  end)
+
+  it("tells them apart, in tables", function()
+    for _, wrap in ipairs{ function(t) return { t } end, function(t) return { x = t } end, function(t) return { a = { { b = t } } } end } do
+      local get = function(t)
+        while type(t) == "table" do t = select(2, next(t)) end
+        return t
+      end
+      local f = bp.capture(function(t) return get(t) + w * 100 end)
+      f(wrap(w))
+      assert.same({ 110, 220, 330 }, f(wrap(fresh())):totable())
+      assert.same({ 101, 202, 303 }, f(wrap(w)):totable())
+    end
+  end)
+
+  it("tells the same tensor given twice apart", function()
+    local f = bp.capture(function(a, t) return a * 1000 + t.x * 100 + t[1] * 10 + w end)
+    f(w, { w, x = w })
+    assert.same({ 5131, 5132, 5133 }, f(bp.full({ 3 }, 5), { bp.full({ 3 }, 3), x = bp.full({ 3 }, 1) }):totable())
+    local g = bp.capture(function(a, b)
+      a:add_(1)
+      return a + b
+    end)
+    for _ = 1, 3 do
+      local same = bp.zeros(2)
+      assert.same({ 1, 1 }, g(same, same):totable())
+      assert.same({ 1, 1 }, same:totable())
+    end
+  end)
+
+  it("leaves the caller's table alone", function()
+    local given = { x = w, note = "n", [1] = fresh() }
+    local f = bp.capture(function(t)
+      assert.equal("n", t.note)
+      return t.x + t[1]
+    end)
+    f(given)
+    assert.is_true(given.x == w)
+    assert.same({ 11, 22, 33 }, f(given):totable())
+  end)
+end)
+
+describe("gradients of a captured step", function()
+  -- Losses of six steps, the function `captured` or not.
+  local function losses(captured, step)
+    bp.seed(1)
+    local net = bp.nn.dense(2):build_for{ 3 }
+    local optimizer = bp.optim.sgd(net:parameters(), { lr = 0.1 })
+    local function loss_of(x) return net(x):square():mean() end
+    local fn = step(optimizer, loss_of, captured and bp.capture or function(f) return f end)
+    local list = {}
+    for i = 1, 6 do list[i] = fn(bp.randn(4, 3)):item() end
+    return list, net.kernel.grad:totable()
+  end
+  local function same(step)
+    local eager, last = losses(false, step)
+    local captured, last_captured = losses(true, step)
+    assert.same(eager, captured)
+    assert.same(last, last_captured)
+  end
+
+  it("are zero again after a zero_grad at its end", function()
+    same(function(optimizer, loss_of, capture)
+      return capture(function(x)
+        local loss = loss_of(x)
+        loss:backward()
+        optimizer:step()
+        optimizer:zero_grad()
+        return loss
+      end)
+    end)
+  end)
+
+  it("reach an optimizer outside of it, and add up with others", function()
+    for _, more in ipairs{ false, true } do
+      same(function(optimizer, loss_of, capture)
+        local function back(x)
+          local loss = loss_of(x)
+          loss:backward()
+          return loss
+        end
+        local step = capture(back)
+        return function(x)
+          optimizer:zero_grad()
+          local loss = step(x)
+          if more then back(x + 1) end
+          optimizer:step()
+          return loss
+        end
+      end)
+    end
+  end)
+end)
