@@ -8,6 +8,8 @@ local MOVED, FEWEST = 0.05, 3
 -- Peers that enter the rounds: the best in scouting, and who comes near it.
 local FINALISTS, NEAR = 3, 1.35
 local SCOUT_SECONDS = 0.15
+-- Who is so many times slower than the best at first sight is not looked at again.
+local HOPELESS = 3
 
 local measure = {}
 
@@ -55,7 +57,8 @@ local function scout(list, workload, log)
   local tried, kept, best = {}, {}, 0
   for _, entry in ipairs(list) do
     local rate, why = speed(entry, workload.name, SCOUT_SECONDS)
-    for _ = 1, 2 do rate = rate and math.max(rate, speed(entry, workload.name, SCOUT_SECONDS) or 0) end
+    local hopeless = rate and rate * HOPELESS < best
+    for _ = 1, hopeless and 0 or 2 do rate = rate and math.max(rate, speed(entry, workload.name, SCOUT_SECONDS) or 0) end
     entry.scouted, entry.why = rate, why
     tried[#tried + 1] = entry
     if rate and not entry.ours and not entry.aside then best = math.max(best, rate) end

@@ -76,7 +76,7 @@ local function resnet20()
 end
 
 -- ---- the list ------------------------------------------------------------------------------------------------------------------------
--- learn: { steps, seeds } of the check that both sides learn alike. small: peers are also tried with one thread where they compile.
+-- learn: { steps, seeds } of the check that both sides learn alike. small: peers are also compiled for one thread.
 
 local list = {
   { name = "mlp_tiny", title = "dense 10-32-1, batch 32, Adam", batch = 32, optimizer = "adam", layers = tiny(), learn = { 480, 5 },
@@ -95,21 +95,21 @@ local list = {
     layers = { layer.parameters(20000 * 128), layer.recurrent(4, 80, 128, 128), layer.dense(128, 1) },
     bound = "80 dependent products; dense Adam over 2.6 million parameters" },
   { name = "gru_sequence", title = "GRU 64 over 40 steps of 64, batch 32, Adam", batch = 32, optimizer = "adam", needs = { "gru" },
-    layers = { layer.recurrent(3, 40, 64, 64, true), layer.dense(64, 1) }, learn = { 48, 3 }, small = true,
+    layers = { layer.recurrent(3, 40, 64, 64, true), layer.dense(64, 1) }, learn = { 48, 3 },
     bound = "40 dependent products" },
   { name = "batch_norm", title = "conv 3x3x32, batch norm, relu twice, 16x16x16, batch 32, SGD", batch = 32, optimizer = "sgd",
     layers = { layer.conv(16, 16, 32, 3, { same = true, no_bias = true, first = true }), layer.parameters(64),
       layer.conv(16, 32, 32, 3, { same = true, no_bias = true }), layer.parameters(64), layer.dense(32, 10) },
-    learn = { 48, 3 }, small = true, bound = "convolutions and passes over their results" },
+    learn = { 48, 3 }, bound = "convolutions and passes over their results" },
   { name = "embedding",
     title = "embedding 20,000x128, mean of 80 words, dense 1, batch 32, SGD", batch = 32, optimizer = "sgd",
-    needs = { "embedding" }, layers = { layer.dense(128, 1) }, learn = { 96, 3 }, small = true, touched = 32 * 80 * 128 * 4 * 5,
+    needs = { "embedding" }, layers = { layer.dense(128, 1) }, learn = { 96, 3 }, touched = 32 * 80 * 128 * 4 * 5,
     bound = "rows gathered and scattered" },
   { name = "attention", title = "attention of 4 heads, 64 steps of 128, layer norm, batch 16, Adam", batch = 16, optimizer = "adam",
     needs = { "multi_head_attention", "layer_norm" }, layers = { layer.attention(64, 128), layer.parameters(256), layer.dense(128, 10) },
-    learn = { 48, 3 }, small = true, bound = "products of 64x128 by 128x128, softmax" },
+    learn = { 48, 3 }, bound = "products of 64x128 by 128x128, softmax" },
   { name = "depthwise", title = "depthwise 3x3 and 1x1x64 twice, 28x28x32, batch 32, SGD", batch = 32, optimizer = "sgd",
-    needs = { "depthwise_conv2d" }, learn = { 24, 3 }, small = true,
+    needs = { "depthwise_conv2d" }, learn = { 24, 3 },
     layers = { layer.conv(28, 32, 32, 3, { same = true, depthwise = true, first = true }), layer.conv(28, 32, 64, 1),
       layer.conv(28, 64, 64, 3, { same = true, depthwise = true }), layer.conv(28, 64, 64, 1), layer.dense(64, 10) },
     bound = "memory: nine multiply-adds an element" },

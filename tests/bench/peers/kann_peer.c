@@ -10,7 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-enum { POOL = 24, WARM_STEPS = 20 };
+enum { POOL = 24 };
+static const double WARM_SECONDS = 0.3;
 
 static double now(void)
 {
@@ -155,7 +156,8 @@ static void run(const char *name, int steps, int threads)
             printf("{\"error\": \"no workload called %s\"}\n", name);
             return;
         }
-        for (int k = 0; k < WARM_STEPS; k++) step(t);
+        const double warm = now();
+        while (now() - warm < WARM_SECONDS) step(t);
     }
     const double start = now();
     float loss = 0;
