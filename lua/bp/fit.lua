@@ -138,6 +138,7 @@ local function one_epoch(self, run, train, bar)
     if o.transform then transform(o, batch) end
     if #compiled.optimizer.groups == 0 or run.batch == 1 then bind(self, compiled, batch) end
     if revision ~= module.revision() then run.step, revision = model.cached(steps, captured, make), module.revision() end
+    run.current = batch
     callbacks:step("before_step", run)
     run.step(batch)
     run.total = run.total + 1

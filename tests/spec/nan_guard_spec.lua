@@ -57,7 +57,7 @@ local function train(given)
   local seen, step = nil, 0
   local spy = { before_step = function(_, run)
     step = step + 1
-    if not seen and run.index:eq(given.sample or -1):any():item() then seen = step end
+    if not seen and run.current.index:eq(given.sample or -1):any():item() then seen = step end
   end }
   local history
   local list = { spy, guard }

@@ -75,8 +75,8 @@ checks.model = { elsewhere = containers }
 for name, spec in pairs{ embedding = "embedding_spec.lua", simple_rnn = "recurrent_spec.lua", gru = "recurrent_spec.lua",
   lstm = "recurrent_spec.lua", rnn_cell = "recurrent_spec.lua", gru_cell = "recurrent_spec.lua", lstm_cell = "recurrent_spec.lua",
   bidirectional = "recurrent_spec.lua", time_distributed = "recurrent_spec.lua", masking = "recurrent_spec.lua",
-  repeat_vector = "recurrent_spec.lua", text_vectorization = "text_vectorization_spec.lua", multi_head_attention = "attention_spec.lua",
-  positional = "attention_spec.lua", lora = "lora_spec.lua" } do
+  repeat_vector = "recurrent_spec.lua", text_vectorization = "text_spec.lua", multi_head_attention = "attention_spec.lua",
+  positional = "attention_spec.lua", transformer_block = "attention_spec.lua", lora = "lora_spec.lua" } do
   checks[name] = { elsewhere = spec }
 end
 

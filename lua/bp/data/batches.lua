@@ -84,6 +84,7 @@ end
 -- A batch whose columns are gathered when they are first read. `rows` are the samples' positions in the dataset's own tensors.
 local Scattered = {}
 function Scattered.__index(batch, key)
+  if key == "index" then return batch.order[{ { batch.first, batch.last } }] end
   local column = batch.dataset.columns[key]
   if column == nil then return nil end
   local gathered = core.pause(core.no_grad, columns.take, column, batch.rows)
@@ -140,7 +141,7 @@ function batches.iterate(dataset, given, scattered)
       local first, last = start, math.min(start + o.size - 1, n)
       self.done = self.done + 1
       local here = rows and rows[{ { first, last } }]
-      if scattered then return setmetatable({ dataset = dataset, rows = here }, Scattered) end
+      if scattered then return setmetatable({ dataset = dataset, rows = here, order = order, first = first, last = last }, Scattered) end
       return gather(dataset, order[{ { first, last } }], here, first, last)
     end
   end)
