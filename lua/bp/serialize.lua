@@ -10,6 +10,7 @@ local core = require "bp.core"
 local init = require "bp.nn.initializers"
 local json = require "bp.json"
 local lambda = require "bp.nn.lambda"
+local lora = require "bp.nn.lora"
 local module = require "bp.nn.module"
 local optim = require "bp.optim"
 local options = require "bp.options"
@@ -113,9 +114,11 @@ function serialize.architecture(self)
   for _, entry in ipairs(tree.parameters(self)) do
     if not entry.tensor.requires_grad then frozen[#frozen + 1] = entry.name end
   end
+  local adapters = lora.describe(self)
+  if #adapters == 0 then adapters = nil end
   return json.encode{
     format = FORMAT, version = core.version, model = describe(self, self.class_name, { count = 0 }),
-    built = built, frozen = frozen, compile = compile_config(self),
+    built = built, frozen = frozen, adapters = adapters, compile = compile_config(self),
   }
 end
 
@@ -256,6 +259,8 @@ function serialize.from_tensors(tensors, metadata)
   init.without_drawing(function()
     self = rebuild(config.model, { count = 0 })
     build_layers(self, config.built)
+    local missing = lora.apply(self, config.adapters or {})
+    if missing then bad("its architecture names an adapter of '%s', which is no dense layer of the model", missing) end
   end)
   fill(self, tensors)
   for _, name in ipairs(config.frozen or {}) do self:freeze(name) end

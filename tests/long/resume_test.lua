@@ -8,7 +8,9 @@ local passed, failed = 0, 0
 local count = tonumber(os.getenv "RESUME_KILLS") or 200
 math.randomseed(tonumber(os.getenv "RESUME_SEED") or os.time())
 
-for _, net in ipairs{ "mlp", "cnn" } do
+local nets = { "mlp", "cnn" }
+if require("bp").nn.lstm then nets[3] = "lstm" end
+for _, net in ipairs(nets) do
   local program = ("tests/support/resume/%s.lua"):format(net)
   local expected = kills.undisturbed(program)
   for _, case in ipairs{ { "KILL", count }, { "INT", count // 4 }, { "TERM", count // 4 } } do

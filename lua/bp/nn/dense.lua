@@ -2,6 +2,7 @@
 local core = require "bp.core"
 local activations = require "bp.nn.activations"
 local layer = require "bp.nn.layer"
+local lora = require "bp.nn.lora"
 local options = require "bp.options"
 
 local fields = {
@@ -41,7 +42,14 @@ function Dense:build(shape)
   if o.use_bias then self.bias = layer.parameter("dense", o.bias_init, { o.units }) end
 end
 
+-- With the low-rank part of model:lora, which comes before the activation.
+local function adapted(self, x)
+  local y = core.ops.linear(x, self.kernel, self.bias) + lora.forward(self, x)
+  return activations.get("dense", self.options.activation)(y)
+end
+
 function Dense:forward(x)
+  if rawget(self, "adapter") then return adapted(self, x) end
   local y = core.ops.linear(x, self.kernel, self.bias, { activation = self.fused })
   if self.rest then y = self.rest(y) end
   return y

@@ -7,6 +7,7 @@ local conv_transpose = require "bp.nn.conv_transpose"
 local depthwise = require "bp.nn.depthwise"
 local check_self = require "bp.methods"
 local lambda = require "bp.nn.lambda"
+local lora = require "bp.nn.lora"
 local merge = require "bp.nn.merge"
 local model = require "bp.model"
 local module = require "bp.nn.module"
@@ -78,6 +79,8 @@ Module.get_weights, Module.set_weights = weights.get, weights.set
 Module.compile, Module.evaluate, Module.predict = model.compile, model.evaluate, model.predict
 Module.fit, Module.check, Module.lr_find = require "bp.fit", require "bp.check", require "bp.lr_find"
 Module.save = require("bp.serialize").save
+Module.load_weights, Module.groups = require "bp.nn.load_weights", require "bp.nn.groups"
+Module.lora, Module.merge_lora, Module.save_lora, Module.load_lora = lora.add, lora.merge, lora.save, lora.load
 check_self(Module, "model", tree.is_module, { new = true, call = true, own_name = true })
 
 return nn

@@ -70,6 +70,21 @@ function Sequential:add(one)
   return self
 end
 
+--- Puts another layer in the place of one, such as a new head on a trained model. Compile, or make an optimizer, after it.
+---@param which integer|string from 1, negative from the end, or "dense_1"
+---@param one table a layer
+---@return table self
+function Sequential:replace(which, one)
+  if not tree.is_module(one) then core.error("sequential: replace takes a layer, not " .. options.describe(one)) end
+  local old, layers = self:layer(which), self.layers
+  for i, layer in ipairs(layers) do
+    if layer == old then layers[i] = one end
+  end
+  rawset(self, "names", names.assign(spec, layers))
+  module.touch()
+  return self
+end
+
 --- A layer by place or name.
 ---@param which integer|string from 1, negative from the end, or "dense_1"
 ---@return table layer

@@ -109,12 +109,16 @@ function tree.require_built(self)
   end
 end
 
--- "conv2d_*" as a Lua pattern for whole names; a name also matches what lies below it.
+--- "conv2d_*" as a test of whole names; a name also matches what lies below it.
+---@param pattern string|nil default everything
+---@return function matches name -> boolean
 local function matcher(pattern)
   if not pattern then return function() return true end end
   local text = "^" .. pattern:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0"):gsub("%*", ".*")
   return function(name) return name:find(text .. "$") ~= nil or name:find(text .. "%.") ~= nil end
 end
+
+tree.matcher = matcher
 
 --- Marks parameters as trained or not.
 ---@param self table a module
