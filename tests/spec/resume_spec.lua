@@ -28,6 +28,8 @@ local function assert_same_state(expected, model)
   for name, tensor in pairs(state_of(model)) do assert.is_true(check.equal(expected[name], tensor), name) end
 end
 
+local function noisy(x, y) return x + bp.ops.random_normal(core.stream "noise", { shape = x:shape(), std = 0.1 }), y end
+
 describe("resume", function()
   local folder
   before_each(function() folder = shell.folder() end)
@@ -66,6 +68,70 @@ describe("resume", function()
       return { optimizer = optim.sgd{ lr = optim.schedule.cosine{ 0.1, steps = 16 }, momentum = 0.9, clip_norm = 0.5 },
         fit = { callbacks = { path and callbacks.checkpoint{ path, every = 1 } or {}, bomb }, resume = path and true, capture = false } }
     end)
+  end)
+
+  it("keeps its place with steps_per_epoch, validation_freq, weights, guards and callbacks of one's own", function()
+    for _, batch in ipairs{ 2, 4, 6, 7 } do
+      local totals = {}
+      broken_at(batch, function(path, bomb)
+        local own = { sum = 0, note = "", seen = {} }
+        function own:on_batch_end(n, logs)
+          self.sum = self.sum + logs.loss
+          self.seen[n] = (self.seen[n] or 0) + 1
+        end
+        function own:on_train_end() totals[#totals + 1] = { self.sum, table.unpack(self.seen) } end
+        return { fit = { steps_per_epoch = 3, validation_freq = 2, sample_weight = bp.arange(1, 40) / 40, resume = path and true,
+          transform = noisy,
+          callbacks = { path and callbacks.checkpoint{ path, every = "2 batches" } or {}, own, callbacks.nan_guard{ "skip", every = 5 },
+            callbacks.reduce_lr_on_plateau{ monitor = "loss", patience = 0 }, bomb } } }
+      end)
+      assert.equal(2, #totals)
+      assert.same(totals[1], totals[2])
+      shell.remove(folder)
+    end
+  end)
+
+  it("works for models with several inputs and outputs", function()
+    local function given(path, bomb)
+      bp.seed(6)
+      local a, b = nn.input{ 3 }, nn.input{ 2 }
+      local h = nn.dense{ 6, activation = "tanh" }(nn.concat()(a, b))
+      local m = nn.model{ inputs = { a, b }, outputs = { nn.dense(1)(h), nn.dense{ 2, name = "kind" }(h) } }
+      m:compile{ optimizer = optim.adam{ lr = 0.01 }, loss = { "mse", "sparse_categorical_crossentropy" },
+        metrics = { { "mae" }, { "accuracy" } } }
+      local x = { bp.randn(30, 3), bp.randn(30, 2) }
+      local y = { bp.randn(30, 1), bp.randint(1, 2, { 30 }) }
+      return m, function()
+        return m:fit{ x = x, y = y, epochs = 3, batch_size = 8, verbose = 0, resume = path and true,
+          callbacks = { path and callbacks.checkpoint{ path, every = "1 batches" } or {}, bomb } }
+      end
+    end
+    local m, run = given()
+    local history = run()
+    local expected, seen = state_of(m), 0
+    local _, broken = given(folder .. "/m", { on_batch_end = function()
+      seen = seen + 1
+      if seen == 7 then error "bang" end
+    end })
+    assert.has_error(broken, "bang")
+    local again, run_again = given(folder .. "/m", {})
+    assert.equal(history:to_csv(), run_again():to_csv())
+    assert_same_state(expected, again)
+  end)
+
+  it("reads the checkpoint of format 1 that is kept with the tests", function()
+    local saved = assert(bp.checkpoint.read "tests/vectors/checkpoint_1.safetensors")
+    assert.equal(1, saved.training.format)
+    local path = folder .. "/epoch-00002-batch-000002.safetensors"
+    assert(core.make_folder(folder))
+    shell.write(path, shell.read "tests/vectors/checkpoint_1.safetensors")
+    local model, run = program{ fit = { epochs = 3, resume = folder,
+      callbacks = { callbacks.early_stopping{ monitor = "loss", patience = 9 } } } }
+    local history
+    local _, warnings = check.quietly(function() history = run() end)
+    assert.equal(3, #history)
+    assert.equal(12, model.compiled.optimizer:steps(), table.concat(warnings, "\n"))
+    assert.near(saved.state.history[1].loss, history.loss[1], 0)
   end)
 
   it("of a training that was over only brings back what it ended with", function()
@@ -218,6 +284,7 @@ describe("resume", function()
   end)
 end)
 
+-- RESUME_BITS=1 tries every bit of the header.
 describe("a damaged checkpoint", function()
   it("is found: bits of the header, random bits of the data, truncation", function()
     local folder <close> = setmetatable({ path = shell.folder() }, { __close = function(f) shell.remove(f.path) end })
@@ -234,7 +301,7 @@ describe("a damaged checkpoint", function()
       return bp.checkpoint.read(path)
     end
     local unnoticed = {}
-    for bit = 0, (8 + header) * 8 - 1, tonumber(os.getenv "EVERY_BIT") or 29 do
+    for bit = 0, (8 + header) * 8 - 1, tonumber(os.getenv "RESUME_BITS") or 61 do
       if turned(bit) then unnoticed[#unnoticed + 1] = bit end
     end
     for _ = 1, 300 do
