@@ -47,7 +47,7 @@ local programs = {
     writes = { ["explain-saliency.png"] = "^\137PNG\r\n", ["explain-grad_cam.png"] = "^\137PNG\r\n", ["explain.svg"] = "^<svg ",
       ["importance.svg"] = "^<svg ", ["dependence.svg"] = "^<svg " },
   finetune = {
-    prints = { "missing in the file: dense_1.kernel", "from the first five +0%.%d+", "adapters, a new head +0%.%d+" },
+    prints = { "4 tensors loaded", "from the first five +0%.%d+", "adapters, a new head +0%.%d+" },
     writes = { ["first.safetensors"] = "", ["adapters.safetensors"] = "", ["adapted.safetensors"] = "" },
     needs_data = true,
   },
