@@ -22,6 +22,7 @@
 local core = require "bp.core"
 local environment = require "bp.environment"
 local init = require "bp.nn.initializers"
+local interrupt = require "bp.interrupt"
 local json = require "bp.json"
 local leftovers = require "bp.leftovers"
 local options = require "bp.options"
@@ -354,6 +355,34 @@ function checkpoint.load(given, ...)
   checkpoint.restore(saved, o)
   checkpoint.report(saved)
   return saved.state, saved.path
+end
+
+local Watch = { __name = "watch" }
+Watch.__index = Watch
+
+--- Whether Ctrl-C was pressed or SIGTERM came.
+---@return boolean
+function Watch:interrupted() return self.pending() ~= nil end
+
+--- Ends the process as that asks for, with status 130 or 143; at the prompt it returns.
+function Watch:leave()
+  local signal = self.pending()
+  if signal then interrupt.leave(signal) end
+end
+
+function Watch:__close() getmetatable(self.held).__close(self.held) end
+
+--- For loops of one's own: until the value is closed, Ctrl-C and SIGTERM only set a flag, which the loop asks for where it can save. A
+--- second one ends the process at once. In a host other than the bplua command it never reports anything.
+---
+---     local watch <close> = bp.checkpoint.watch()
+---     for ... do
+---       step(...)
+---       if watch:interrupted() then assert(bp.checkpoint.save{ ... }); watch:leave() end
+---     end
+---@return table watch with :interrupted() and :leave()
+function checkpoint.watch()
+  return setmetatable({ held = interrupt.hold(), pending = interrupt.poll() }, Watch)
 end
 
 return checkpoint

@@ -75,6 +75,29 @@ describe("bplua", function()
     assert.is_falsy(out:find "saved")
   end)
 
+  it("lets a loop of one's own save before it ends", function()
+    shell.write(script, [[
+local bp = require "bp"
+local watch <close> = bp.checkpoint.watch()
+print "begins"
+io.stdout:flush()
+for i = 1, 1e9 do
+  if watch:interrupted() then
+    print(bp.checkpoint.save{ arg[1], at = i, state = { i = i } })
+    watch:leave()
+  end
+end]])
+    local out, code = interrupted({ "TERM" }, folder .. "/own", 0)
+    assert.equal(143, code, out)
+    assert.match("own/step%-%d+%.safetensors", out)
+    local state, path
+    check.quietly(function() state, path = bp.checkpoint.load(folder .. "/own") end)
+    assert.equal(tonumber(path:match "step%-(%d+)"), state.i)
+    local watch <close> = bp.checkpoint.watch()
+    assert.is_false(watch:interrupted())
+    watch:leave()
+  end)
+
   it("--resume begins anew where there is no checkpoint, and does nothing to fits without", function()
     local r = shell.run(("%s --resume %s %s/ckpt 0"):format(shell.bplua, script, folder))
     assert.match("has no checkpoint yet: starting from the beginning", r.out)
