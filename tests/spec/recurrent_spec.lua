@@ -72,6 +72,31 @@ describe("a fused sequence", function()
       end)
     end
 
+    it(("of %s in f32 is what f64's plain loops give, on random shapes"):format(kind), function()
+      bp.seed(21)
+      local function draw(most) return bp.randint(1, most, 1):item() end
+      for number = 1, 60 do
+        local batch, steps, inputs, units = draw(40), draw(6), draw(30), draw(70)
+        local x, dy, lengths = bp.randn(batch, steps, inputs), bp.randn(batch, steps, units), nil
+        if number % 2 == 0 then lengths = bp.randint(0, steps, batch) end
+        local first = nn[kind]{ units, return_sequences = true, go_backwards = number % 3 == 0 }
+        first(x)
+        local values, found = first:get_weights(), {}
+        for _, dtype in ipairs{ "f64", "f32" } do
+          local layer, leaf_x = nn[kind]{ units, return_sequences = true, go_backwards = number % 3 == 0 }, x:to(dtype):requires_grad_(true)
+          layer(x)
+          for name in layer:named_parameters() do layer[name] = nn.parameter(values[name]:to(dtype)) end
+          local y = layer(leaf_x, { lengths = lengths })
+          y:backward{ grad = dy:to(dtype) }
+          local all = { y = y:detach(), dx = leaf_x.grad }
+          for name, param in layer:named_parameters() do all["d" .. name] = param.grad end
+          for name, value in pairs(all) do
+            if dtype == "f64" then found[name] = value:to "f32" else close(found[name], value, ("%d %s"):format(number, name), 1e-5) end
+          end
+        end
+      end
+    end)
+
     it(("of %s has the same bits on any number of threads, and captured"):format(kind), function()
       bp.seed(6)
       local layer = nn[kind]{ 40, return_sequences = true }
