@@ -227,6 +227,15 @@ local function keep_state(self, state)
   core.no_grad(each, rawget(self, "kept_state"), state, function(to, from) to:copy_(from:detach()) end)
 end
 
+--- Sets the state that a stateful layer keeps back to zeros: layer:reset_states(). The next batch may be of another size.
+---@param self table a layer with stateful = true
+function recurrent.reset_states(self)
+  local kept = rawget(self, "kept_state")
+  if not kept then return end
+  core.pause(core.no_grad, each, kept, nil, function(t) t:fill_(0) end)
+  rawset(self, "was_reset", true)
+end
+
 local function define(kind, name, summary)
   local class = layer.define(name, summary, fields(kind), cell.two_numbers)
   class.recurrent = true
@@ -272,14 +281,7 @@ local function define(kind, name, summary)
     return result
   end
 
-  --- Sets the state that a stateful layer keeps back to zeros; the next batch may be of another size.
-  function class:reset_states()
-    local kept = rawget(self, "kept_state")
-    if not kept then return end
-    core.pause(core.no_grad, each, kept, nil, function(t) t:fill_(0) end)
-    rawset(self, "was_reset", true)
-  end
-
+  class.reset_states = recurrent.reset_states
   class.own_penalty = function(self) return rawget(self, "parts") == nil and layer.kernel_penalty(self) or nil end
   recurrent[name] = class
 end
