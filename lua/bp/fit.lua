@@ -69,7 +69,7 @@ local function train_step(self, compiled, loss)
     compiled.optimizer:zero_grad()
     value:backward()
     compiled.optimizer:step()
-    core.no_grad(model.gather, compiled, value, prediction, y)
+    core.no_grad(model.gather, compiled, value, prediction, y, weight)
   end
 end
 

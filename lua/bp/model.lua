@@ -23,8 +23,9 @@ local compile_spec = options.define("compile", "Says how a model is trained.", {
   { "loss", "string|table|function", required = true,
     help = "a name, nn.loss.NAME{...}, or a function (prediction, target) -> number or one per sample; for several outputs also one for "
       .. "each, in a list or by name" },
-  { "metrics", "table", named = true, help = "list of names, bp.metrics.NAME{...}, or functions (prediction, target) -> total, count; "
-    .. "for several outputs also a list for each, in a list or by name" },
+  { "metrics", "table", named = true, help = "list of names, bp.metrics.NAME{...}, or functions (prediction, target) -> values, or "
+    .. "total, count; for several outputs also a list for each, in a list or by name" },
+  { "weighted_metrics", "table", named = true, help = "the same, with the samples weighted by sample_weight" },
   { "loss_weights", "table", named = true, help = "factors on the losses of several outputs, in a list or by name; default 1" },
 })
 
@@ -60,6 +61,7 @@ local function loss_for(self, what)
 end
 
 local function check_metric(loss, metric)
+  metrics.need_number("compile", metric)
   if loss.kind == "regression" and metric.name == "accuracy" then
     warning.give("compile: accuracy counts predictions that equal the target exactly, which numbers trained with %s hardly ever do, "
       .. "so it says nothing here; \"mae\" or \"r2\" tell how close they are", loss.name)
@@ -67,7 +69,7 @@ local function check_metric(loss, metric)
 end
 
 --- Says how the model is trained: optimizer, loss and metrics.
----@param given table { optimizer = "rmsprop", loss =, metrics = {}, loss_weights = }
+---@param given table { optimizer = "rmsprop", loss =, metrics = {}, weighted_metrics = {}, loss_weights = }
 ---@return table self
 function model.compile(self, given, ...)
   local o = compile_spec:read(given, ...)
@@ -78,13 +80,20 @@ function model.compile(self, given, ...)
       return loss_for(application and application.layer or self, what)
     end)
     list = outputs.metrics(loss, o.metrics, check_metric)
+    if o.weighted_metrics then compile_spec:fail("weighted_metrics are for models with one output; this one has %d", #names) end
   else
     if o.loss_weights then compile_spec:fail("loss_weights are for models with several outputs, made with nn.model; this one has one") end
     loss = loss_for(self, o.loss)
-    for i, what in ipairs(o.metrics or {}) do
-      list[i] = metrics.get("compile", what, loss)
-      check_metric(loss, list[i])
+    local used = {}
+    local function add(what, weighted)
+      local metric = metrics.get("compile", what, loss)
+      check_metric(loss, metric)
+      metric.weighted = weighted
+      if weighted and used[metric.name] then metric.name = "weighted_" .. metric.name end
+      list[#list + 1], used[metric.name] = metric, true
     end
+    for _, what in ipairs(o.metrics or {}) do add(what, false) end
+    for _, what in ipairs(o.weighted_metrics or {}) do add(what, true) end
   end
   rawset(self, "compiled", { optimizer = optim.get("compile", o.optimizer), loss = loss, metrics = list, loss_mean = metrics.mean("loss"),
     steps = {} })
@@ -182,9 +191,10 @@ end
 ---@param value table
 ---@param prediction table
 ---@param y table
-function model.gather(compiled, value, prediction, y)
+---@param weight table|nil of the samples, for weighted metrics
+function model.gather(compiled, value, prediction, y, weight)
   compiled.loss_mean:add(value:detach(), outputs.rows(prediction))
-  for _, metric in ipairs(compiled.metrics) do metric:update(outputs.detach(prediction), y) end
+  for _, metric in ipairs(compiled.metrics) do metric:update(outputs.detach(prediction), y, metric.weighted and weight or nil) end
 end
 
 --- Starts loss and metrics anew.
@@ -240,7 +250,7 @@ function model.evaluate_dataset(self, dataset, o)
     return model.step(function(x, y, weight)
       core.no_grad(function()
         local value, prediction = model.loss_of(self, compiled.loss, x, y, weight)
-        model.gather(compiled, value, prediction, y)
+        model.gather(compiled, value, prediction, y, weight)
       end)
     end, o.capture)
   end)

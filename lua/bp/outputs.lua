@@ -125,7 +125,10 @@ end
 -- A metric of one output, called "output_metric".
 local function output_metric(names, i, metric)
   local self = { name = names[i] .. "_" .. metric.name, of = metric, output = i }
-  function self.update(_, prediction, target) metric:update(pair(names, i, prediction, target)) end
+  function self.update(_, prediction, target, weight)
+    local p, y = pair(names, i, prediction, target)
+    metric:update(p, y, weight)
+  end
   function self.result() return metric:result() end
   function self.reset() metric:reset() end
   return self

@@ -107,6 +107,7 @@ function resume.restore(run, saved)
   core.pause(core.no_grad, function()
     for i, list in ipairs(sums(compiled)) do
       local theirs = state.sums[i]
+      for k = #list + 1, #list == 0 and theirs and #theirs or 0 do list[k] = theirs[k]:clone() end -- sums that the first batch makes
       if not theirs or #theirs ~= #list then core.error("fit: resume: the metrics are not those of " .. saved.path) end
       for k, sum in ipairs(list) do sum:copy_(theirs[k]) end
     end

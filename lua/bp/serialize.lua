@@ -11,6 +11,7 @@ local init = require "bp.nn.initializers"
 local json = require "bp.json"
 local lambda = require "bp.nn.lambda"
 local lora = require "bp.nn.lora"
+local metrics = require "bp.metrics"
 local module = require "bp.nn.module"
 local optim = require "bp.optim"
 local options = require "bp.options"
@@ -84,21 +85,22 @@ local function loss_config(loss)
   return { name = loss.name, options = given }
 end
 
-local function metric_name(metric) return metric.name == "accuracy" and "accuracy" or metric.row.name end
-
 -- What compile was given, as far as names can say it.
 local function compile_config(self)
   local compiled = rawget(self, "compiled")
   if not compiled then return nil end
   local loss = compiled.loss.kind == "several" and compiled.loss:config(loss_config) or loss_config(compiled.loss)
   if not loss then return nil end
-  local names = json.array{}
+  local names, weighted = json.array{}, json.array{}
   if loss.outputs then
-    for i, list in ipairs(outputs.metric_names(compiled.metrics, #loss.outputs, metric_name)) do names[i] = json.array(list) end
+    for i, list in ipairs(outputs.metric_names(compiled.metrics, #loss.outputs, metrics.config)) do names[i] = json.array(list) end
   else
-    for i, metric in ipairs(compiled.metrics) do names[i] = metric_name(metric) end
+    for _, metric in ipairs(compiled.metrics) do
+      local list = metric.weighted and weighted or names
+      list[#list + 1] = metrics.config(metric)
+    end
   end
-  return { optimizer = compiled.optimizer:config(), loss = loss, metrics = names }
+  return { optimizer = compiled.optimizer:config(), loss = loss, metrics = names, weighted_metrics = #weighted > 0 and weighted or nil }
 end
 
 --- The architecture of a model as JSON text.
@@ -236,6 +238,7 @@ local function compile(self, config)
   end
   self:compile{
     optimizer = optim.from_config(config.optimizer), metrics = value_of(config.metrics), loss = loss,
+    weighted_metrics = config.weighted_metrics and value_of(config.weighted_metrics),
     loss_weights = config.loss.weights and value_of(config.loss.weights) or nil,
   }
 end

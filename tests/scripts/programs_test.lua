@@ -46,6 +46,8 @@ local programs = {
     prints = { "add up to the difference of the scores within 0%.%d+", "confidence: 0%.%d+; without the tenth", "height +%-?%d%.%d+ " },
     writes = { ["explain-saliency.png"] = "^\137PNG\r\n", ["explain-grad_cam.png"] = "^\137PNG\r\n", ["explain.svg"] = "^<svg ",
       ["importance.svg"] = "^<svg ", ["dependence.svg"] = "^<svg " },
+    needs_data = true,
+  },
   finetune = {
     prints = { "4 tensors loaded", "from the first five +0%.%d+", "adapters, a new head +0%.%d+" },
     writes = { ["first.safetensors"] = "", ["adapters.safetensors"] = "", ["adapted.safetensors"] = "" },

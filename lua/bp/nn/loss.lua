@@ -280,6 +280,28 @@ local function known()
   return list
 end
 
+--- Whether there is a loss of that name.
+---@param name string
+---@return boolean
+function loss.has(name) return rows[aliases[name] or name] ~= nil end
+
+--- Whether the loss of that name takes an option.
+---@param name string
+---@param option string
+---@return boolean
+function loss.takes(name, option) return rows[aliases[name] or name].spec.by_name[option] ~= nil end
+
+--- Whether a value is a made loss.
+---@param value any
+---@return boolean
+function loss.is_loss(value) return getmetatable(value) == Loss end
+
+--- Whether two tensors have the same shape.
+---@param a table
+---@param b table
+---@return boolean
+function loss.same_shape(a, b) return shapes.same(a:shape(), b:shape()) end
+
 --- The loss for what `compile` is given.
 ---@param who string for messages
 ---@param what string|table|function a name, a made loss, or a function (prediction, target) -> number or one per sample
