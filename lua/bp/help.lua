@@ -7,7 +7,9 @@ local function resolve(name)
   local value = require "bp"
   for part in name:gsub("^bp%f[%W]%.?", ""):gmatch "[^.:]+" do
     if type(value) ~= "table" then return nil end
-    value = value[part]
+    local ok, found = pcall(function() return value[part] end) -- bp's own tables refuse what they do not have
+    if not ok then return nil end
+    value = found
   end
   return value
 end

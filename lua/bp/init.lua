@@ -10,6 +10,7 @@ core.library()
 local create = require "bp.create"
 local grad = require "bp.grad"
 local clip = require "bp.optim.clip"
+local names = require "bp.names"
 local ops = core.ops
 
 local bp = {
@@ -89,19 +90,22 @@ end
 local parts = { "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json", "checkpoint", "text", "rl", "explain" }
 local is_part = {}
 for _, name in ipairs(parts) do is_part[name] = true end
+local strict = { nn = true, optim = true, data = true, callbacks = true, augment = true, search = true, metrics = true }
 
-return setmetatable(bp, {
+setmetatable(bp, {
   __index = function(self, key)
     if not is_part[key] then return nil end
     local part = require("bp." .. key)
     rawset(self, key, part)
+    if strict[key] then names.strict(key, part) end
     return part
   end,
   -- Shows the parts, too, for completion.
   __pairs = function(self)
     for _, name in ipairs(parts) do
-      if rawget(self, name) == nil then rawset(self, name, require("bp." .. name)) end
+      if rawget(self, name) == nil then local _ = self[name] end
     end
     return next, self, nil
   end,
 })
+return names.strict("bp", bp, parts)

@@ -71,6 +71,26 @@ function options.hint(name, known)
   return (" (there are: %s)"):format(table.concat(known, ", "))
 end
 
+-- Words of other frameworks, and what says the same here.
+local elsewhere = {
+  kernel_regularizer = "l1 = a, l2 = b add a*sum(|w|) + b*sum(w^2) of the weights", kernel_initializer = "kernel_init = \"he_normal\"",
+  bias_initializer = "bias_init = \"zeros\"", bias_regularizer = "biases are not penalised; weight_decay of the optimizer reaches them",
+  activity_regularizer = "add a term to the loss in a loop of one's own", kernel_constraint = "max_norm = c, where the layer has it",
+  epsilon = "eps = 1e-7", beta_1 = "beta1 = 0.9", beta_2 = "beta2 = 0.999", betas = "beta1 = 0.9, beta2 = 0.999",
+    alpha = "rho = 0.9 in rmsprop",
+  clipnorm = "clip_norm = 1, of all gradients together", global_clipnorm = "clip_norm = 1", clipvalue = "clip_value = 1",
+  use_ema = "ema = 0.99 alone", ema_momentum = "ema = 0.99", gradient_accumulation_steps = "accumulate = 4", decay =
+  "lr = optim.schedule.inverse_time{...}, or weight_decay", weight_decay_rate = "weight_decay = 0.01", history_size = "history = 100",
+  line_search_fn = 'line_search = "strong_wolfe"', ignore_class = "ignore_index = -1",
+    in_features = "dense{ inputs, units } or dense(units)",
+  out_features = "units = 32", in_channels = "conv2d takes the channels from its input", out_channels = "filters = 32",
+    stride = "strides = 2",
+  num_classes = "classes = 10", n_classes = "classes = 10", num_thresholds = "thresholds = 200", thresholds = "threshold = 0.5", class_id =
+  "class = 1", top_k = "metrics.top_k_accuracy(k)", bias = "use_bias = false", data_format = "images are [batch][height][width][channels]",
+  batch_input_shape = "net:build_for{ 28, 28, 1 }, or nn.input", input_shape = "net:build_for{ 28, 28, 1 }, or nn.input", input_dim =
+  "net:build_for{ n }, or inputs = n", validation_steps = "a smaller validation set", rate = "lr = 1e-3, or the first value: dropout(0.5)",
+}
+
 -- ---- values --------------------------------------------------------------------------------------------------------------------------
 
 -- How a value found reads in a message: 'a string ("32")', "a number (0.5)", "a tensor f32 [2][3]".
@@ -235,7 +255,9 @@ function Spec:read(given, ...)
       end
       where = field.name
     elseif not field then
-      self:fail("unknown option '%s'%s", tostring(key), options.hint(key, self.names))
+      local nearest = type(key) == "string" and options.nearest(key, self.names)
+      local say = not nearest and elsewhere[key]
+      self:fail("unknown option '%s'%s", tostring(key), say and (" (write %s)"):format(say) or options.hint(key, self.names))
     end
     if values[field.name] ~= nil then self:fail("option '%s' is given twice", field.name) end
     local got = accept(field, value)

@@ -15,7 +15,7 @@ local fields = {
     help = '"winograd" saves three quarters of the multiplications of 3x3 kernels and rounds a little more; "auto": where that is faster' },
   { "inputs", "int", min = 1, named = true, help = "input channels, when the layer is to have its parameters before the first call" },
 }
-table.move(layer.weight_fields(), 1, 5, #fields + 1, fields)
+table.move(layer.weight_fields(), 1, 6, #fields + 1, fields)
 
 --- Two-dimensional convolution.
 ---@class nn.conv2d
@@ -33,8 +33,9 @@ function Conv2d:build(shape)
   local o = self.options
   layer.need_dims(self, shape, 4, "[batch][height][width][channels]; images of one channel need a last dimension of 1: x:unsqueeze(-1)")
   grouped.check(self, shape[4], o.filters, o.groups)
-  self.kernel = layer.parameter("conv2d", o.kernel_init, { o.kernel_size[1], o.kernel_size[2], shape[4] // o.groups, o.filters })
-  if o.use_bias then self.bias = layer.parameter("conv2d", o.bias_init, { o.filters }) end
+  local inputs = shape[4] // o.groups
+  self.kernel = layer.parameter("conv2d", o.kernel_init, { o.kernel_size[1], o.kernel_size[2], inputs, o.filters })
+  if o.use_bias then self.bias = layer.parameter("conv2d", o.bias_init, { o.filters }, o.kernel_size[1] * o.kernel_size[2] * inputs) end
 end
 
 function Conv2d:forward(x)

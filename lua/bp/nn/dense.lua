@@ -10,7 +10,7 @@ local fields = {
   { "activation", "string|function", named = true, help = "name or function applied to the result; default none" },
   { "inputs", "int", min = 1, named = true, help = "number of inputs, when the layer is to have its parameters before the first call" },
 }
-table.move(layer.weight_fields(), 1, 5, #fields + 1, fields)
+table.move(layer.weight_fields(), 1, 6, #fields + 1, fields)
 
 -- Two numbers are inputs and units, as in PyTorch.
 local function two_numbers(_, given)
@@ -39,7 +39,7 @@ function Dense:build(shape)
   if #shape == 0 then layer.need_dims(self, shape, 2, "[batch][inputs]") end
   local inputs = shape[#shape]
   self.kernel = layer.parameter("dense", o.kernel_init, { inputs, o.units })
-  if o.use_bias then self.bias = layer.parameter("dense", o.bias_init, { o.units }) end
+  if o.use_bias then self.bias = layer.parameter("dense", o.bias_init, { o.units }, inputs) end
 end
 
 -- With the low-rank part of model:lora, which comes before the activation.

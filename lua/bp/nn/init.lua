@@ -13,6 +13,7 @@ local model = require "bp.model"
 local module = require "bp.nn.module"
 local noise = require "bp.nn.noise"
 local norm = require "bp.nn.norm"
+local names = require "bp.names"
 local pool1d = require "bp.nn.pool1d"
 local pool2d = require "bp.nn.pool2d"
 local recurrent = require "bp.nn.recurrent"
@@ -82,5 +83,8 @@ Module.save = require("bp.serialize").save
 Module.load_weights, Module.groups = require "bp.nn.load_weights", require "bp.nn.groups"
 Module.lora, Module.merge_lora, Module.save_lora, Module.load_lora = lora.add, lora.merge, lora.save, lora.load
 check_self(Module, "model", tree.is_module, { new = true, call = true, own_name = true })
+
+names.strict("nn.loss", nn.loss)
+names.strict("nn.init", nn.init)
 
 return nn

@@ -125,6 +125,79 @@ function init.normal(shape, given)
   return ops.random_normal(stream(), { shape = sizes(normal_spec, shape), mean = o.mean, std = o.std, dtype = o.dtype })
 end
 
+local truncated_spec = declare("truncated_normal", "Normal, cut at two standard deviations from the mean.", {
+  { "mean", "number", default = 0, help = "mean" },
+  { "std", "number", min = 0, default = 0.05, help = "standard deviation before the cut" },
+})
+
+--- Normal, cut at two standard deviations from the mean; what is left varies by 0.88 of std.
+---@param shape table
+---@param given table|nil { mean = 0, std = 0.05 }
+---@return table tensor
+function init.truncated_normal(shape, given)
+  local o = truncated_spec:read(given)
+  return truncated(sizes(truncated_spec, shape), o.mean, o.std, o.dtype)
+end
+
+local scaling_spec = declare("variance_scaling", "Drawn with the variance scale / fan; what glorot, he and lecun are cases of.", {
+  { "scale", "number", above = 0, default = 1, help = "factor of the variance" },
+  { "mode", "choice", choices = { "fan_in", "fan_out", "fan_avg" }, default = "fan_in", help = "inputs, outputs, or the mean of both" },
+  { "distribution", "choice", choices = { "truncated_normal", "untruncated_normal", "uniform" }, default = "truncated_normal",
+    help = "what is drawn from" },
+})
+
+--- Drawn with the variance scale / fan (Keras' VarianceScaling).
+---@param shape table
+---@param given table|nil { scale = 1, mode = "fan_in", distribution = "truncated_normal" }
+---@return table tensor
+function init.variance_scaling(shape, given)
+  local o = scaling_spec:read(given)
+  shape = sizes(scaling_spec, shape)
+  local fan_in, fan_out = fans(shape)
+  local fan = o.mode == "fan_in" and fan_in or o.mode == "fan_out" and fan_out or (fan_in + fan_out) / 2
+  local variance = o.scale / math.max(1, fan)
+  if o.distribution == "uniform" then return uniform(shape, -math.sqrt(3 * variance), math.sqrt(3 * variance), o.dtype) end
+  if o.distribution == "truncated_normal" then return truncated(shape, 0, math.sqrt(variance) / TRUNCATED_DEVIATION, o.dtype) end
+  return ops.random_normal(stream(), { shape = shape, mean = 0, std = math.sqrt(variance), dtype = o.dtype })
+end
+
+local identity_spec = declare("identity", "Ones on the diagonal of the last two dimensions, at the middle of what lies before them.", {
+  { "gain", "number", default = 1, help = "factor" },
+})
+
+--- Ones on the diagonal of the last two dimensions; of a convolution's weights at the middle tap, so that it passes its input on.
+---@param shape table at least two dimensions
+---@param given table|number|nil { gain = 1 }
+---@return table tensor
+function init.identity(shape, given)
+  local o = identity_spec:read(given)
+  shape = sizes(identity_spec, shape)
+  if #shape < 2 then identity_spec:fail("a shape of %d dimensions; expected at least 2: inputs and outputs", #shape) end
+  local values = ops.full{ shape = shape, value = 0, dtype = o.dtype }
+  local at = {}
+  for i = 1, #shape - 2 do at[i] = (shape[i] + 1) // 2 end
+  for i = 1, math.min(shape[#shape - 1], shape[#shape]) do
+    at[#shape - 1], at[#shape] = i, i
+    values[at] = o.gain
+  end
+  return values
+end
+
+local torch_spec = declare("torch", "Uniform within 1 / sqrt(fan_in), as PyTorch and Torch7 start dense and convolutional layers.", {
+  { "fan_in", "int", min = 1, named = true, help = "inputs of one output; default from the shape" },
+})
+
+--- Uniform within 1 / sqrt(fan_in). A layer made with init = "torch" draws kernel and bias so, the bias by the kernel's fan_in.
+---@param shape table
+---@param given table|nil { fan_in = from the shape }
+---@return table tensor
+function init.torch(shape, given)
+  local o = torch_spec:read(given)
+  shape = sizes(torch_spec, shape)
+  local limit = 1 / math.sqrt(math.max(1, o.fan_in or (fans(shape))))
+  return uniform(shape, -limit, limit, o.dtype)
+end
+
 local orthogonal_spec = declare("orthogonal", "Rows or columns, whichever are fewer, orthonormal (Saxe et al. 2013).", {
   { "gain", "number", default = 1, help = "factor" },
 })
@@ -185,15 +258,16 @@ end
 ---@param who string the layer, for messages
 ---@param how string|number|function
 ---@param shape table
+---@param fan_in integer|nil for "torch"
 ---@return table tensor
-function init.make(who, how, shape)
+function init.make(who, how, shape, fan_in)
   if not drawing then return init.zeros(shape) end
   if type(how) == "number" then return init.constant(shape, how) end
   if type(how) == "string" then
     if not is_name[how] then
       core.error(("%s: unknown initialiser '%s'%s"):format(who, how, options.hint(how, names)))
     end
-    return init[how](shape)
+    return init[how](shape, how == "torch" and { fan_in = fan_in } or nil)
   end
   local value = how(shape)
   if not core.is_tensor(value) then

@@ -18,6 +18,8 @@ function layer.weight_fields()
     { "l1", "number", min = 0, default = 0, named = true, help = "adds l1 * sum(|w|) over the weights to the loss" },
     { "l2", "number", min = 0, default = 0,
       named = true, help = "adds l2 * sum(w^2) over the weights to the loss, as Keras does (twice PyTorch's weight_decay)" },
+    { "init", "choice", choices = { "keras", "torch" }, default = "keras", named = true,
+      help = '"torch": kernel and bias start uniform within 1 / sqrt(fan_in), where they are not told otherwise' },
   }
 end
 
@@ -41,6 +43,10 @@ function layer.define(name, summary, fields, prepare)
   local class = module.define(name, function(self, given, ...)
     if prepare then given = prepare(spec, given) end
     local o = spec:read(given, ...)
+    if o.init == "torch" then
+      if o.kernel_init == spec.by_name.kernel_init.default then o.kernel_init = "torch" end
+      if o.bias_init == spec.by_name.bias_init.default then o.bias_init = "torch" end
+    end
     rawset(self, "options", o)
     if o.name then rawset(self, "given_name", o.name) end
     if self.setup then self:setup(o) end
@@ -53,9 +59,10 @@ end
 ---@param who string the layer
 ---@param how string|number|function see nn.init
 ---@param shape table
+---@param fan_in integer|nil inputs of one output, where the shape of a bias does not tell
 ---@return table tensor that wants a gradient
-function layer.parameter(who, how, shape)
-  return init.make(who, how, shape):detach():requires_grad_(true)
+function layer.parameter(who, how, shape, fan_in)
+  return init.make(who, how, shape, fan_in):detach():requires_grad_(true)
 end
 
 --- l1*sum|w| + l2*sum w^2 of the kernels, or nil.

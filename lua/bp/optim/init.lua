@@ -51,7 +51,7 @@ function optim.define(name, given)
   if type(name) ~= "string" or not name:match "^[%a_][%w_]*$" then
     core.error("optim.define: the name is " .. options.describe(name) .. "; expected a word such as \"my_sgd\"")
   end
-  if optim[name] ~= nil and not written[name] then
+  if rawget(optim, name) ~= nil and not written[name] then
     core.error(("optim.define: '%s' is a name of bp.optim; choose another"):format(name))
   end
   local o = define_spec:read(given)
@@ -99,5 +99,7 @@ function optim.from_config(config)
   end
   return optim[config.name](given)
 end
+
+require("bp.names").strict("optim.schedule", optim.schedule)
 
 return optim

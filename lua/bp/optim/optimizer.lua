@@ -403,6 +403,10 @@ function Optimizer:steps() return math.tointeger(self.count:item()) end
 ---@return table tensors
 function Optimizer:state() return state.tensors(self) end
 
+--- The tensors that a step changes, to be copied and put back.
+---@return table list
+function Optimizer:live() return state.live(self) end
+
 --- Takes up a state that state() gave. Which parameters were frozen then and are now does not matter: what the state says of a parameter
 --- that sleeps is kept until it is trained.
 ---@param tensors table

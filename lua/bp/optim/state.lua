@@ -130,6 +130,21 @@ function state.load(self, tensors)
   end
 end
 
+--- The tensors that a step changes, as they are: parameters in their blocks, slots, counters, rates.
+---@param self table optimizer
+---@return table list
+function state.live(self)
+  local list = {}
+  for _, tensor in pairs(shared(self)) do list[#list + 1] = tensor end
+  for _, group in ipairs(self.groups) do
+    for _, entry in ipairs(group.blocks) do
+      list[#list + 1] = entry.block.data
+      for _, slot in pairs(entry.slots) do list[#list + 1] = slot end
+    end
+  end
+  return list
+end
+
 --- Gives parameters that just woke what a state loaded earlier said of them.
 ---@param self table optimizer
 function state.awake(self)
