@@ -1,4 +1,5 @@
 --- model:fit: a loop over one captured step.
+local adapt = require "bp.adapt"
 local batches = require "bp.data.batches"
 local core = require "bp.core"
 local feed = require "bp.feed"
@@ -69,6 +70,7 @@ local function train_step(self, compiled, loss)
     compiled.optimizer:zero_grad()
     value:backward()
     compiled.optimizer:step()
+    self:constrain()
     core.no_grad(model.gather, compiled, value, prediction, y, weight)
   end
 end
@@ -213,6 +215,7 @@ local function fit(self, given, ...)
   local run = new_run(self, compiled, o)
   local saved = resume.find(run, run.callbacks)
   local train, validation = datasets(self, o)
+  adapt(self, train, o.batch_size)
   run.samples = { train = #train, validation = validation and #validation or 0 }
   run.resuming = saved ~= nil
   run.steps_per_epoch = math.min(o.steps_per_epoch or math.maxinteger, (#train + o.batch_size - 1) // o.batch_size)

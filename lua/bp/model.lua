@@ -222,8 +222,9 @@ end
 ---@param weight table|nil
 ---@return table value, table prediction
 function model.loss_of(self, loss, x, y, weight)
-  local prediction = self(x)
+  local prediction, activity = module.with_activity(self, x)
   local value = loss(prediction, y, weight)
+  if activity then value = value + activity end
   local penalty = self:penalty()
   return penalty and value + penalty or value, prediction
 end

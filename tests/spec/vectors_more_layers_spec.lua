@@ -86,6 +86,31 @@ for _, name in ipairs{ "max_pool1d", "avg_pool1d", "global_avg_pool1d", "global_
 end
 for _, name in ipairs{ "add", "multiply", "average", "maximum", "minimum", "subtract", "concat", "dot" } do tests[name] = merge(name) end
 
+function tests.regularizers(case)
+  local o = plain(case.options)
+  o.units, o.kernel_init, o.bias_init = 3, function() return case.w end, function() return case.b end
+  local layer = nn.dense(o)
+  local y, activity = require("bp.nn.module").with_activity(layer, case.x)
+  near(case.y, y, "y")
+  near(case.total, (layer:penalty() + activity):reshape(1), "the penalties", 1e-7) -- Keras' factors are f32
+end
+
+function tests.max_norm(case)
+  local dense = nn.dense{ 3, max_norm = case.options.dense, kernel_init = function() return case.w end }
+  local images = nn.conv2d{ 4, 3, max_norm = case.options.conv, kernel_init = function() return case.k end }
+  dense(bp.ones(1, 4))
+  images(bp.ones(1, 3, 3, 2))
+  nn.sequential{ dense, images }:constrain()
+  -- Keras divides by the length plus 1e-7
+  near(case.dense, dense.kernel:detach(), "dense", 1e-6)
+  near(case.conv, images.kernel:detach(), "conv", 1e-6)
+end
+
+function tests.normalization(case)
+  local layer = nn.normalization{ case.options.axis }:adapt(case.x)
+  near(case.y, layer(case.x), "y", 1e-6, 1) -- means and variances are kept in f32
+end
+
 describe("more layers agree with PyTorch and Keras:", function()
   vectors.compare("more_layers", tests, {})
 end)

@@ -52,6 +52,7 @@ row("hard_sigmoid", nil, rows, 1)
 row("prelu", nil, rows, 1)
 row("activation", "tanh", rows, 2)
 row("rescaling", { 0.5, 1 }, rows, 1)
+row("normalization", nil, rows, 1)
 row("lambda", "spec_layer_checks", rows, 2)
 row("dropout", 0.4, rows, 1)
 row("spatial_dropout1d", 0.4, series, 1)
@@ -65,6 +66,9 @@ row("group_norm", 2, series, 2)
 for _, name in ipairs{ "add", "subtract", "multiply", "average", "maximum", "minimum", "concat", "dot" } do
   row(name, nil, nil, (name == "multiply" or name == "dot") and 2 or 1, { shapes = { rows, rows } })
 end
+
+-- From labels, or to labels: there is no gradient.
+for _, name in ipairs{ "one_hot", "category_encoding", "discretization" } do checks[name] = { elsewhere = "preprocess_spec.lua" } end
 
 -- Containers and symbols, which have specs of their own.
 local containers = "what it is made of is checked; see functional_spec.lua and nn_spec.lua"

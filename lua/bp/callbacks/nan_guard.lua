@@ -41,6 +41,9 @@ end
 local function live_tensors(run)
   local live, compiled = {}, model.compiled(run.model, "fit")
   for i, tensor in ipairs(run.optimizer:live()) do live["optimizer " .. i] = tensor end
+  for g, group in ipairs(run.optimizer.groups) do
+    for b, entry in ipairs(group.blocks) do live[("block %d %d"):format(g, b)] = entry.block.data end
+  end
   for _, entry in ipairs(tree.buffers(run.model)) do live["buffer " .. entry.name] = entry.tensor end
   for i, metric in ipairs{ compiled.loss_mean, table.unpack(compiled.metrics) } do
     for k, sum in ipairs((metric.of or metric).sums or {}) do live[("metric %d %d"):format(i, k)] = sum end

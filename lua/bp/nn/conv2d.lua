@@ -15,7 +15,7 @@ local fields = {
     help = '"winograd" saves three quarters of the multiplications of 3x3 kernels and rounds a little more; "auto": where that is faster' },
   { "inputs", "int", min = 1, named = true, help = "input channels, when the layer is to have its parameters before the first call" },
 }
-table.move(layer.weight_fields(), 1, 6, #fields + 1, fields)
+layer.add_weight_fields(fields)
 
 --- Two-dimensional convolution.
 ---@class nn.conv2d

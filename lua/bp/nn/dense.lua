@@ -10,7 +10,7 @@ local fields = {
   { "activation", "string|function", named = true, help = "name or function applied to the result; default none" },
   { "inputs", "int", min = 1, named = true, help = "number of inputs, when the layer is to have its parameters before the first call" },
 }
-table.move(layer.weight_fields(), 1, 6, #fields + 1, fields)
+layer.add_weight_fields(fields)
 
 -- Two numbers are inputs and units, as in PyTorch.
 local function two_numbers(_, given)

@@ -82,7 +82,7 @@ local function define(dims, separable)
     return y
   end
 
-  class.own_penalty = layer.kernel_penalty
+  class.own_penalty, class.depthwise = layer.kernel_penalty, true
 end
 
 for _, dims in ipairs{ 1, 2 } do

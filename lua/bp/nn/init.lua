@@ -17,6 +17,7 @@ local names = require "bp.names"
 local pool1d = require "bp.nn.pool1d"
 local pool2d = require "bp.nn.pool2d"
 local recurrent = require "bp.nn.recurrent"
+local preprocess = require "bp.nn.preprocess"
 local resample = require "bp.nn.resample"
 local tree = require "bp.nn.tree"
 local weights = require "bp.nn.weights"
@@ -62,7 +63,7 @@ local nn = {
   loss = require "bp.nn.loss",
   parameter = weights.parameter,
 }
-for _, family in ipairs{ activation, merge, conv_transpose, depthwise, pool1d, resample, noise } do
+for _, family in ipairs{ activation, merge, conv_transpose, depthwise, pool1d, preprocess, resample, noise } do
   for name, class in pairs(family) do nn[name] = class end
 end
 

@@ -177,6 +177,8 @@ function Module:build_for(shape)
   return self:train(training)
 end
 
+local watching -- penalties of results (activity_l1, activity_l2), while they are gathered
+local watch
 local observer
 
 --- Has fn(module, inputs, output) called after every module's forward while body runs.
@@ -205,10 +207,12 @@ function Module:call(...)
   end
   if not rawget(self, "built_for") then first_call(self, (...)) end
   local own, with_lengths = rawget(self, "hooks"), sequence.lengths((...))
-  if not observer and not own and not with_lengths then return self:forward(...) end
+  local watched = watching and rawget(self, "watched")
+  if not observer and not own and not with_lengths and not watched then return self:forward(...) end
   local result = table.pack(self:forward(...))
   if with_lengths then sequence.carry((...), result[1]) end
   if own then hooks.run(self, own, table.pack(...), result) end
+  if watched then watch(self, result[1]) end
   if observer then observer(self, table.pack(...), result[1]) end
   return table.unpack(result, 1, result.n)
 end
@@ -332,7 +336,24 @@ function Module:count()
   return n
 end
 
---- What the layers' l1 and l2 options add to the loss: the sum over weights of l1*|w| + l2*w^2.
+--- Runs fn(...) and gives its first result, and what the layers' activity_l1 and activity_l2 options add to the loss, or nil.
+---@param fn function|table
+---@return any result
+---@return table|nil penalty a 0-d tensor
+function module.with_activity(fn, ...)
+  local before = watching
+  local restore <close> = setmetatable({}, { __close = function() watching = before end }) -- luacheck: ignore 211
+  watching = {}
+  local result, total = fn(...), nil
+  for _, penalty in ipairs(watching) do total = total and total + penalty or penalty end
+  return result, total
+end
+
+function watch(self, y)
+  if core.is_tensor(y) then watching[#watching + 1] = require "bp.nn.layer".activity_penalty(self, y) end
+end
+
+--- What the layers' l1, l2, bias_l1 and bias_l2 options add to the loss: the sum over weights of l1*|w| + l2*w^2. Norms are left out.
 ---@return table|nil penalty a 0-d tensor, nil when no layer asks for any
 function Module:penalty()
   local total
@@ -341,6 +362,16 @@ function Module:penalty()
     if own then total = total and total + own or own end
   end
   return total
+end
+
+--- Applies the layers' max_norm options: scales weights that are too long down. fit does this after every step; so does a loop of one's own
+--- that calls it.
+function Module:constrain()
+  for _, entry in ipairs(tree.modules(self)) do
+    local one = entry.module
+    local own = rawget(one, "options")
+    if own and own.max_norm then core.no_grad(require "bp.nn.layer".constrain, one) end
+  end
 end
 
 return module

@@ -285,7 +285,35 @@ def gates(out):
     add_case(out, "glu_middle", {"op": "glu", "options": {"axis": 2}}, {"x": x}, lambda x: F.glu(x, 1), lambda x: keras.activations.glu(x, 1))
 
 
+def training(out):
+    """What a layer's regularizers and constraints make of weights and results; statistics that a layer takes from data."""
+    rng = rng_of("regularizers")
+    x, w, b = normal(rng, 5, 4), normal(rng, 4, 3), normal(rng, 3)
+    R = keras.regularizers
+    layer = keras.layers.Dense(3, kernel_regularizer=R.L1L2(0.02, 0.03), bias_regularizer=R.L1L2(0.04, 0.05),
+                               activity_regularizer=R.L1L2(0.06, 0.07))
+    layer.build(x.shape)
+    layer.set_weights([w, b])
+    y = layer(x)
+    losses = [float(v) for v in layer.losses]
+    out.add("regularizers", {"op": "regularizers", "source": "keras", "options": {
+        "l1": 0.02, "l2": 0.03, "bias_l1": 0.04, "bias_l2": 0.05, "activity_l1": 0.06, "activity_l2": 0.07}},
+            {"x": x, "w": w, "b": b, "y": keras.ops.convert_to_numpy(y), "total": [sum(losses)]})
+    kernel = normal(rng, 3, 3, 2, 4)
+    out.add("max_norm", {"op": "max_norm", "source": "keras", "options": {"dense": 1.5, "conv": 3.0}},
+            {"w": w, "dense": keras.ops.convert_to_numpy(keras.constraints.MaxNorm(1.5, axis=0)(w)),
+             "k": kernel, "conv": keras.ops.convert_to_numpy(keras.constraints.MaxNorm(3.0, axis=(0, 1, 2))(kernel))})
+    for name, shape, axis in (("last", (9, 4), -1), ("middle", (5, 3, 4), 1), ("none", (6, 3), None)):
+        data = normal(rng_of("normalization_" + name), *shape) * 3 + 5
+        layer = keras.layers.Normalization(axis=axis)
+        layer.adapt(data)
+        out.add("normalization_" + name, {"op": "normalization", "source": "keras", "options": {
+            "axis": "none" if axis is None else axis if axis < 0 else axis + 1}},
+                {"x": data, "y": keras.ops.convert_to_numpy(layer(data))})
+
+
 def make(out):
+    training(out)
     conv1d(out)
     conv2d_groups(out)
     depthwise(out)
