@@ -1,6 +1,7 @@
 --- Writes the reference manual from the sources: bplua docs/generate.lua FOLDER, or with --check compares instead of writing.
--- Four pages: layers and functions of Lua (from `---` comments and the declared option tables), tensor methods (from `/***` comments in
--- bindings/), ops (from the op table), the C interface (from core/bp*.h and bindings/bplua.h). Anything public without a description is
+-- Five pages: layers and functions of Lua (from `---` comments and the declared option tables), tensor methods (from `/***` comments in
+-- bindings/), ops (from the op table), the C interface (from core/bp*.h and bindings/bplua.h),
+-- what is checked (docs/checks.lua, from the tests' tables). Anything public without a description is
 -- an error.
 local bp = require "bp"
 local core = require "bp.core"
@@ -395,7 +396,8 @@ end
 
 -- ---- main ----------------------------------------------------------------------------------------------------------------------------
 
-local pages = { ["ops.md"] = ops_page(), ["lua.md"] = lua_page(), ["tensors.md"] = bindings_page(), ["c.md"] = c_page() }
+local pages = { ["ops.md"] = ops_page(), ["lua.md"] = lua_page(), ["tensors.md"] = bindings_page(), ["c.md"] = c_page(),
+  ["checks.md"] = dofile "docs/checks.lua"(bp.nn, files, read) }
 check_reachable()
 
 -- A code block of docs/ that says <!-- file: PATH --> is that file.

@@ -111,6 +111,14 @@ describe("every layer", function()
     end
   end)
 
+  it("that is checked elsewhere names a spec that there is", function()
+    for _, name in ipairs(layer_checks.layers(nn)) do
+      local row = layer_checks.rows[name]
+      local spec = row and row.elsewhere and row.elsewhere:match "^[%w_]+%.lua$"
+      if spec then assert(core.read_file("tests/spec/" .. spec), ("nn.%s is checked in %s, which is not there"):format(name, spec)) end
+    end
+  end)
+
   for _, name in ipairs(layer_checks.layers(nn)) do
     local row = layer_checks.rows[name]
     if row and not row.elsewhere then

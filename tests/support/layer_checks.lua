@@ -76,7 +76,7 @@ checks.sequential = { elsewhere = containers }
 checks.model = { elsewhere = containers }
 
 -- Layers whose spec checks all of this by itself.
-for name, spec in pairs{ embedding = "embedding_spec.lua", simple_rnn = "recurrent_spec.lua", gru = "recurrent_spec.lua",
+for name, spec in pairs{ embedding = "recurrent_spec.lua", simple_rnn = "recurrent_spec.lua", gru = "recurrent_spec.lua",
   lstm = "recurrent_spec.lua", rnn_cell = "recurrent_spec.lua", gru_cell = "recurrent_spec.lua", lstm_cell = "recurrent_spec.lua",
   bidirectional = "recurrent_spec.lua", time_distributed = "recurrent_spec.lua", masking = "recurrent_spec.lua",
   repeat_vector = "recurrent_spec.lua", text_vectorization = "text_spec.lua", multi_head_attention = "attention_spec.lua",
