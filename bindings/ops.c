@@ -220,8 +220,6 @@ void lbp_push_op(lua_State *L, lbp_state *s, const bp_op *op, bool in_place)
     push_form(L, s, op, in_place ? call_in_place : call_function);
 }
 
-/*** t:view(...) -> tensor
- * The same as t:reshape: another shape over the same memory where the strides allow it, else a copy. */
 /* Fills core.ops, and core.methods where lbp_open_tensor left its own. */
 void lbp_open_ops(lua_State *L, lbp_state *s)
 {
@@ -246,8 +244,6 @@ void lbp_open_ops(lua_State *L, lbp_state *s)
             lua_pop(L, 1);
         }
     }
-    push_form(L, s, &bp__op_reshape, call_method);
-    lua_setfield(L, -2, "view");
     lua_pop(L, 1);
     lua_setfield(L, -2, "ops");
 }

@@ -149,10 +149,13 @@ local function render(text)
   local body, list = {}, {}
   for _, line in ipairs(text) do
     local name, kind, help = line:match "^@param%s+(%S+)%s+(%S+)%s*(.*)$"
-    if name then list[#list + 1] = ("- `%s` (%s) %s"):format(name, kind, help)
+    if name then
+      if kind == "table" and help:find "^tensor%f[%W]" then kind, help = "tensor", help:gsub("^tensor,?%s*", "") end
+      list[#list + 1] = (("- `%s` (%s) %s"):format(name, kind, help):gsub("%s+$", ""))
     elseif line:match "^@return" then
       local what, rest = line:match "^@return%s+(%S+)%s*(.*)$"
-      list[#list + 1] = ("- returns %s %s"):format(what or "", rest or "")
+      if what == "table" and rest:find "^tensor%f[%W]" then what, rest = "tensor", rest:gsub("^tensor,?%s*", "") end
+      list[#list + 1] = (("- returns %s %s"):format(what or "", rest or ""):gsub("%s+$", ""))
     elseif line:match "^@" then goto continue -- for tools other than this
     elseif #list > 0 and line ~= "" then list[#list] = list[#list] .. " " .. line -- a description goes on in the next line
     else body[#body + 1] = line end
@@ -179,11 +182,11 @@ end
 -- Names under which functions are reached from bp, by "source:line" of their definition.
 local function public_names()
   local names, seen = {}, {}
-  local function visit(name, value)
+  local function visit(name, value, part)
     if type(value) == "function" then
       local key = place(value)
       if key and (not names[key] or #name < #names[key]) then names[key] = name end
-    elseif type(value) == "table" and not seen[value] and getmetatable(value) == nil and not core.is_tensor(value) then
+    elseif type(value) == "table" and not seen[value] and (part or getmetatable(value) == nil) and not core.is_tensor(value) then
       seen[value] = true
       for key, v in pairs(value) do
         if type(key) == "string" then visit(name .. "." .. key, v) end
@@ -191,7 +194,7 @@ local function public_names()
     end
   end
   for _, part in ipairs{ "nn", "optim", "data", "callbacks", "augment", "search", "metrics", "json", "text", "rl", "explain" } do
-    visit("bp." .. part, bp[part])
+    visit("bp." .. part, bp[part], true)
   end
   for key, value in pairs(bp) do visit("bp." .. key, value) end
   for key, value in pairs(require("bp.nn.module").Module) do -- what any model has
@@ -206,6 +209,7 @@ local function method_name(name, path)
   local class, method = name:match "^([%w_]+):([%w_]+)$"
   if not class then return nil end
   if class == "methods" or class == "self" then class = path:match "([%w_]+)%.lua$" end
+  if method == "__call" then return class:lower() .. "(...)" end
   return class:lower() .. ":" .. method
 end
 

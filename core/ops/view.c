@@ -96,6 +96,11 @@ ROW(reshape, "the same elements in another shape",
     "Elements keep their row-major order. The result shares x's memory when x lies in that order without gaps, else it is a copy.",
     reshape_options, "y: shape", 0, reshape_back, reshape_cases)
 
+/* PyTorch's name for it. */
+static bp_status view_infer(bp_call *call) { return reshape_infer(call); }
+ROW(view, "another shape over the same elements: the same as reshape", "Takes a copy where the strides do not allow it.", reshape_options,
+    "y: shape", 0, reshape_back, reshape_cases)
+
 /* ---- permute ---- */
 
 static bp_status permutation(bp_ctx *ctx, const bp_arg *axes, int ndim, int *from)

@@ -249,7 +249,7 @@ local function apply(self, x)
 end
 
 --- Augments a batch.
----@param x table images [batch][height][width][channels]: u8, f32 or f64
+---@param x tensor images [batch][height][width][channels]: u8, f32 or f64
 ---@param y any handed through
 ---@return table x
 ---@return any y

@@ -56,6 +56,7 @@ end
 ---@param epoch integer
 ---@param batch integer|nil within the epoch
 ---@return string name
+---@private
 function checkpoint.name(epoch, batch)
   return batch and ("epoch-%05d-batch-%06d.safetensors"):format(epoch, batch) or ("epoch-%05d.safetensors"):format(epoch)
 end
@@ -65,6 +66,7 @@ end
 ---@return table|nil list of { name =, path =, epoch =, batch = }
 ---@return string|nil message
 ---@return string|nil code
+---@private
 function checkpoint.files(folder)
   local names, message, code = core.list_folder(folder)
   if not names then return nil, message, code end
@@ -83,6 +85,7 @@ end
 --- Removes all but the newest checkpoints.
 ---@param folder string
 ---@param keep integer
+---@private
 function checkpoint.prune(folder, keep)
   local list = checkpoint.files(folder) or {}
   for i = 1, #list - keep do core.remove_file(list[i].path) end
@@ -90,6 +93,7 @@ end
 
 --- Removes half-written files that a killed program left.
 ---@param folder string
+---@private
 function checkpoint.sweep(folder) leftovers.remove(folder, { "epoch-", "step-", "best.", ".writable" }) end
 
 -- ---- parts ---------------------------------------------------------------------------------------------------------------------------
@@ -127,6 +131,7 @@ end
 ---@param given table { model =, optimizer =, state =, extra = } extra: more entries of the JSON
 ---@return table tensors by name
 ---@return table metadata strings by name
+---@private
 function checkpoint.contents(given)
   local tensors, metadata, training = {}, {}, { format = FORMAT, models = {}, optimizers = {} }
   for key, value in pairs(given.extra or {}) do training[key] = value end
@@ -155,6 +160,7 @@ end
 ---@return boolean|nil ok
 ---@return string|nil message
 ---@return string|nil code
+---@private
 function checkpoint.write(path, given)
   local tensors, metadata = core.pause(core.no_grad, function() return checkpoint.contents(given) end)
   return core.safetensors_save(path, tensors, metadata)
@@ -167,6 +173,7 @@ end
 ---@return table|nil saved { path, tensors, training, state }
 ---@return string|nil message
 ---@return string|nil code
+---@private
 function checkpoint.read(path)
   local tensors, metadata, code = core.safetensors_load(path)
   if not tensors then return nil, metadata, code end
@@ -185,6 +192,7 @@ end
 --- The newest sound checkpoint of a folder. Damaged ones are passed over with a warning; when none is sound, an error says so.
 ---@param folder string
 ---@return table|nil saved nil when there is no checkpoint at all
+---@private
 function checkpoint.newest(folder)
   local list = checkpoint.files(folder) or {}
   local problems = {}
@@ -292,6 +300,7 @@ end
 --- Puts weights, optimizer and random streams back to what a checkpoint holds.
 ---@param saved table
 ---@param given table { model =, optimizer = }
+---@private
 function checkpoint.restore(saved, given)
   local by_name = models(given.model)
   for name, model in pairs(by_name) do restore_model(saved, name, model) end
@@ -305,6 +314,7 @@ end
 
 --- Says what is otherwise than when a checkpoint was written.
 ---@param saved table
+---@private
 function checkpoint.report(saved)
   for _, line in ipairs(environment.differences(saved.training.environment)) do warning.give("resume: %s", line) end
 end

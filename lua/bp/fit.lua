@@ -30,7 +30,7 @@ local fit_spec = options.define("fit", "Trains a compiled model.", {
   { "sample_weight", "tensor", named = true, help = "a weight for each sample" },
   { "transform", "function", named = true,
     help = "function (x, y) -> x, y, called with every training batch, for augmentation; without y, the targets stay" },
-  { "callbacks", "table", named = true, help = "list of callbacks" },
+  { "callbacks", "any", named = true, help = "list of callbacks, or one alone" },
   { "steps_per_epoch", "int", min = 1, named = true, help = "stop an epoch after so many steps" },
   { "resume", "boolean|string", named = true,
     help = "go on from the newest sound checkpoint that callbacks.checkpoint wrote, with the same bits as if the training had never ended; "

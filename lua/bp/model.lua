@@ -282,7 +282,7 @@ local predict_spec = options.define("predict", "The model's outputs for many inp
 
 --- The model's outputs, in inference and without gradients, computed batch by batch.
 ---@param given any the tensor x, a dataset, or { data, batch_size = 32 }; for several inputs { { a, b } } or { data = { name = a, ... } }
----@return table outputs one tensor, samples along the first dimension; a table of them for a model with several outputs
+---@return tensor outputs one tensor, samples along the first dimension; a table of them for a model with several outputs
 function model.predict(self, given, ...)
   local o = predict_spec:read(feed.inputs(self, given), ...)
   local steps = rawget(self, "predict_steps")

@@ -231,6 +231,7 @@ end
 
 --- Raises "NAME: message", blaming the first line outside the library.
 ---@param message string a format, with its values
+---@private
 function Spec:fail(message, ...)
   core.error(self.name .. ": " .. message:format(...))
 end
@@ -239,6 +240,7 @@ end
 ---@param given any the caller's table, a single value standing alone, or nil
 ---@param ... any what else the caller gave: refused
 ---@return table values a new table with every field that was given or has a default
+---@private
 function Spec:read(given, ...)
   if select("#", ...) > 0 then
     self:fail("called with %d values; expected one table: %s{ a, b, name = c }", select("#", ...) + 1, self.name:match "[%w_]+$")

@@ -12,6 +12,7 @@ end
 
 --- Gives a warning.
 ---@param message string a format, with its values
+---@private
 function warning.give(message, ...)
   warning.handler(message:format(...))
 end

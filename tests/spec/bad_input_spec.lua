@@ -155,6 +155,7 @@ describe("autograd refuses", function()
       y:add_(1)
       y:sum():backward()
     end, "in place", "use the form without '_'" },
+    { "a view of another size", function() bp.zeros(2, 3):view(4) end, "view: 'x' has shape [2x3], 6 elements", "do not fill shape [4]" },
     { "in place behind a view's back", function()
       local data = bp.ones(2)
       local y = (leaf(1, 2) * data):sum()

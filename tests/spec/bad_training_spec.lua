@@ -225,6 +225,8 @@ describe("compile and fit refuse", function()
     { "a split of more than all", function() model():fit{ x, y, validation_split = 1.5 } end,
       "option 'validation_split' is a number (1.5)", "below 1" },
     { "an unknown verbosity", function() model():fit{ x, y, verbose = 3 } end, "option 'verbose' is a number (3)", "at most 2" },
+    { "a callback that is a function alone", function() model():fit{ x, y, verbose = 0, callbacks = function() end } end,
+      "option 'callbacks' is a function", "expected a list of tables with functions", "on_epoch_end = function" },
     { "a callback that is none", function() model():fit{ x, y, verbose = 0, callbacks = { 3 } } end, "callback 1 is a number (3)",
       "a table with functions on_..." },
     { "a callback that is never called", function() model():fit{ x, y, verbose = 0, callbacks = { { on_epoch_ended = print } } } end,

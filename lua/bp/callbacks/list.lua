@@ -38,6 +38,10 @@ end
 ---@return table list
 function list.new(callbacks)
   local self = setmetatable({}, List)
+  if callbacks ~= nil and type(callbacks) ~= "table" then
+    core.error(("fit: option 'callbacks' is %s; expected a list of tables with functions, as in "
+      .. "callbacks = { { on_epoch_end = function(self, epoch, logs, run) ... end } }"):format(options.describe(callbacks)))
+  end
   if callbacks and callbacks[1] == nil and next(callbacks) ~= nil then callbacks = { callbacks } end
   for i, callback in ipairs(callbacks or {}) do
     check(callback, i)

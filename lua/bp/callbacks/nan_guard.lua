@@ -39,11 +39,11 @@ end
 
 -- Weights in their blocks, optimizer, buffers, sums of the metrics, random streams: all that a step changes, by name.
 local function live_tensors(run)
-  local live, compiled = {}, model.compiled(run.model, "fit")
-  for i, tensor in ipairs(run.optimizer:live()) do live["optimizer " .. i] = tensor end
-  for g, group in ipairs(run.optimizer.groups) do
-    for b, entry in ipairs(group.blocks) do live[("block %d %d"):format(g, b)] = entry.block.data end
+  local live, compiled, weights = {}, model.compiled(run.model, "fit"), {}
+  for _, group in ipairs(run.optimizer.groups) do
+    for _, entry in ipairs(group.blocks) do weights[entry.block.data] = true end
   end
+  for i, tensor in ipairs(run.optimizer:live()) do live[(weights[tensor] and "block " or "optimizer ") .. i] = tensor end
   for _, entry in ipairs(tree.buffers(run.model)) do live["buffer " .. entry.name] = entry.tensor end
   for i, metric in ipairs{ compiled.loss_mean, table.unpack(compiled.metrics) } do
     for k, sum in ipairs((metric.of or metric).sums or {}) do live[("metric %d %d"):format(i, k)] = sum end

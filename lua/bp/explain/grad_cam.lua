@@ -39,7 +39,7 @@ end
 --- The maps of a layer's channels, weighed by the mean gradient of the score for each channel and added up; what speaks against the class
 --- is cut off: relu(sum_c mean(dS/dA_c) A_c). Selvaraju and others, "Grad-CAM", 2017.
 ---@param given table { model, x, layer =, target =, upsample = true }
----@return table map [n][height][width], at least 0
+---@return tensor map [n][height][width], at least 0
 function grad_cam.grad_cam(given, ...)
   local o = spec:read(given, ...)
   local layer = layer_of(o.model, o.layer)

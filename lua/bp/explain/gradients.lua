@@ -21,7 +21,7 @@ local integrated_spec = options.define("explain.integrated_gradients", "Shares o
 
 --- The size of the gradient of the score, element by element. Simonyan and others, "Deep Inside Convolutional Networks", 2014.
 ---@param given table { model, x, target =, signed = false }
----@return table attribution like x
+---@return tensor attribution like x
 function gradients.saliency(given, ...)
   local o = saliency_spec:read(given, ...)
   local restore <close> = score.inference(saliency_spec, o.model) -- luacheck: ignore 211
@@ -33,7 +33,7 @@ end
 --- Saliency averaged over copies of the input with noise (from the stream noise), which leaves out what depends on single points. Smilkov
 --- and others, "SmoothGrad", 2017.
 ---@param given table { model, x, target =, samples = 25, noise = 0.15, signed = false }
----@return table attribution like x
+---@return tensor attribution like x
 function gradients.smooth_grad(given, ...)
   local o = smooth_spec:read(given, ...)
   local restore <close> = score.inference(smooth_spec, o.model) -- luacheck: ignore 211
@@ -56,8 +56,8 @@ end
 --- of its score to the baseline's (completeness), up to the error of the sum over `steps` midpoints, which the second result tells.
 --- Sundararajan and others, "Axiomatic Attribution for Deep Networks", 2017.
 ---@param given table { model, x, target =, baseline = 0, steps = 50 }
----@return table attribution like x
----@return table gap [samples]: sum of the attributions minus the difference of the scores; more steps make it smaller
+---@return tensor attribution like x
+---@return tensor gap [samples]: sum of the attributions minus the difference of the scores; more steps make it smaller
 function gradients.integrated_gradients(given, ...)
   local o = integrated_spec:read(given, ...)
   local restore <close> = score.inference(integrated_spec, o.model) -- luacheck: ignore 211

@@ -33,7 +33,7 @@ end
 --- [n][height][width][channels] are covered in all channels and give [n][height][width]; other inputs [n][length]... give [n][length].
 --- Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014.
 ---@param given table { model, x, target =, window = 4, stride =, value = 0 }
----@return table drop
+---@return tensor drop
 function occlusion.occlusion(given, ...)
   local o = spec:read(given, ...)
   local restore <close> = score.inference(spec, o.model) -- luacheck: ignore 211

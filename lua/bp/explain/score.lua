@@ -111,8 +111,8 @@ end
 --- The gradient of the scores for their inputs.
 ---@param of_inputs function as score.of gives
 ---@param x table
----@return table gradient like x
----@return table scores [n]
+---@return tensor gradient like x
+---@return tensor scores [n]
 function score.gradient(of_inputs, x)
   return core.enable_grad(function()
     local leaf = x:detach():requires_grad_(true)

@@ -81,7 +81,7 @@ end
 
 --- query looks at key and takes from value; key is query when left out, value is key.
 ---@param ... any query, key, value, { lengths = }
----@return table y [batch][time of query][units]
+---@return tensor y [batch][time of query][units]
 function Attention:forward(...)
   local list, given = arguments(self, ...)
   if list.n < 1 or list.n > 3 then
@@ -136,7 +136,7 @@ end
 
 --- The block over x, with { lengths = } of its rows.
 ---@param ... any x, { lengths = }
----@return table y like x
+---@return tensor y like x
 function Block:forward(...)
   local list, given = arguments(self, ...)
   if list.n ~= 1 then core.error(("transformer_block '%s': %d inputs; expected one"):format(self:own_name(), list.n)) end

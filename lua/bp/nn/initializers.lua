@@ -248,6 +248,7 @@ local drawing = true
 --- Runs fn while layers are made with zeros instead of random numbers: their values come from a file, and the stream "init" stays where it
 --- is.
 ---@param fn function
+---@private
 function init.without_drawing(fn)
   local restore <close> = setmetatable({}, { __close = function() drawing = true end }) -- luacheck: ignore 211
   drawing = false
@@ -259,7 +260,8 @@ end
 ---@param how string|number|function
 ---@param shape table
 ---@param fan_in integer|nil for "torch"
----@return table tensor
+---@return tensor tensor
+---@private
 function init.make(who, how, shape, fan_in)
   if not drawing then return init.zeros(shape) end
   if type(how) == "number" then return init.constant(shape, how) end

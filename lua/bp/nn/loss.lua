@@ -100,7 +100,7 @@ end
 ---@param prediction table tensor
 ---@param target table tensor
 ---@param weights table|nil tensor [batch], multiplied with those of the options
----@return table value 0-d, or [batch] with reduction "none"
+---@return tensor value 0-d, or [batch] with reduction "none"
 function Loss:__call(prediction, target, weights)
   need_tensor(self, "prediction", prediction)
   need_tensor(self, "target", target)

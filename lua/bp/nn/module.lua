@@ -235,6 +235,7 @@ function Module:on_backward(fn) return hooks.add(self, "backward", fn) end
 
 --- The name the module goes by inside its parent ("conv2d_1"), or that of its class.
 ---@return string name
+---@private
 function Module:own_name()
   return rawget(self, "given_name") or self.class_name
 end

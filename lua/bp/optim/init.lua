@@ -75,6 +75,7 @@ end
 ---@param who string for messages
 ---@param what string|table
 ---@return table optimizer
+---@private
 function optim.get(who, what)
   if type(what) == "string" then
     for _, name in ipairs(names) do
@@ -92,6 +93,7 @@ end
 --- The optimizer that config() described.
 ---@param config table { name, options }
 ---@return table optimizer
+---@private
 function optim.from_config(config)
   local given = {}
   for key, value in pairs(config.options) do

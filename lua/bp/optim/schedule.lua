@@ -259,6 +259,7 @@ end
 --- Whether a learning rate changes with the step.
 ---@param value any
 ---@return boolean
+---@private
 function schedule.is_dynamic(value)
   return type(value) == "function" or getmetatable(value) == Schedule
 end

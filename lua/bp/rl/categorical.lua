@@ -30,7 +30,7 @@ end
 function Categorical:probs() return ops.softmax(self.logits, { axis = -1 }) end
 
 --- One action for each row, drawn by its chances: argmax(logits - log(-log u)), the Gumbel-max trick. No gradient goes through it.
----@return table actions i64 [..] from 1
+---@return tensor actions i64 [..] from 1
 function Categorical:sample()
   return core.no_grad(function()
     local u = ops.random_uniform(self.stream, { shape = self.logits:shape(), dtype = self.logits.dtype })
@@ -41,13 +41,13 @@ end
 
 --- The logarithm of the chance of actions.
 ---@param action any i64 [..] from 1: a tensor, number or list
----@return table log_prob [..]
+---@return tensor log_prob [..]
 function Categorical:log_prob(action)
   return ops.neg(ops.cross_entropy(self.logits, policy.action("categorical:log_prob", action, self.shape, "i64")))
 end
 
 --- How undecided the policy is, in nats: -sum p log p.
----@return table entropy [..]
+---@return tensor entropy [..]
 function Categorical:entropy()
   local log_p = log_probs(self)
   return ops.neg(ops.sum(ops.exp(log_p) * ops.clamp(log_p, { min = LOG_0 }), { axes = { -1 } }))
@@ -55,7 +55,7 @@ end
 
 --- The divergence KL(self || other) = sum p log(p / q), in nats.
 ---@param other table a categorical policy over as many actions
----@return table kl [..]
+---@return tensor kl [..]
 function Categorical:kl(other)
   if getmetatable(other) ~= getmetatable(self) then
     core.error(("categorical:kl: the other policy is %s; expected an rl.categorical"):format(options.describe(other)))
@@ -66,7 +66,7 @@ function Categorical:kl(other)
 end
 
 --- The likeliest action.
----@return table actions i64 [..] from 1
+---@return tensor actions i64 [..] from 1
 function Categorical:mode() return ops.argmax(self.logits, { axis = -1 }) end
 
 local new = policy.class(Categorical, "categorical")

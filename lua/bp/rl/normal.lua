@@ -25,28 +25,28 @@ local function draw(self)
 end
 
 --- One action for each row. No gradient goes through it.
----@return table actions [..][n]
+---@return tensor actions [..][n]
 function Normal:sample() return core.no_grad(draw, self) end
 
 --- The same, as mean + std z: the gradient goes on into mean and std.
----@return table actions [..][n]
+---@return tensor actions [..][n]
 function Normal:rsample() return draw(self) end
 
 --- The logarithm of the density at actions, summed over the numbers of an action.
 ---@param action any [..][n]: a tensor or list
----@return table log_prob [..]
+---@return tensor log_prob [..]
 function Normal:log_prob(action)
   local z = (policy.action("normal:log_prob", action, self.shape, self.mean.dtype) - self.mean) / self.std
   return total(ops.square(z) * -0.5 - self.log_std - HALF_LOG_2PI)
 end
 
 --- The entropy of an action, in nats: the sum of 1/2 + log(2 pi)/2 + log std.
----@return table entropy [..]
+---@return tensor entropy [..]
 function Normal:entropy() return total(self.log_std + (0.5 + HALF_LOG_2PI)) end
 
 --- The divergence KL(self || other), summed over the numbers of an action, in nats.
 ---@param other table a normal policy of the same shape
----@return table kl [..]
+---@return tensor kl [..]
 function Normal:kl(other)
   if getmetatable(other) ~= getmetatable(self) then
     core.error(("normal:kl: the other policy is %s; expected an rl.normal"):format(options.describe(other)))
@@ -56,7 +56,7 @@ function Normal:kl(other)
 end
 
 --- The likeliest action: the mean.
----@return table actions [..][n]
+---@return tensor actions [..][n]
 function Normal:mode() return self.mean end
 
 local new = policy.class(Normal, "normal")

@@ -224,8 +224,8 @@ end
 
 --- Says how much steps still have to teach, mostly the size of their error. Works inside bp.capture. A position that comes twice gets the
 --- mean.
----@param index table i64 [n], the `index` of a batch
----@param priorities table [n], at least 0; signs are dropped
+---@param index tensor i64 [n], the `index` of a batch
+---@param priorities tensor [n], at least 0; signs are dropped
 function Replay:set_priorities(index, priorities)
   if not self.priority then core.error "replay:set_priorities: the buffer has no priorities; make it with priority = 0.6" end
   for name, t in pairs{ index = index or false, priorities = priorities or false } do

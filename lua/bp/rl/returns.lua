@@ -98,7 +98,7 @@ end
 --- The return of every step: R[t] = r[t] + gamma (1 - done[t]) R[t+1]. No gradient goes through it. rl.returns(rewards, { gamma = 0.99 })
 --- is the same as rl.returns{ rewards, gamma = 0.99 }.
 ---@param given table { rewards, gamma = 0.99, done =, last = 0, normalize = false }
----@return table returns like rewards
+---@return tensor returns like rewards
 function returns.returns(given, ...)
   local o = read(given, ...)
   return core.no_grad(function()
@@ -115,8 +115,8 @@ end
 --- and the returns A + V that a critic is trained on. No gradient goes through it. Schulman and others, "High-Dimensional Continuous
 --- Control Using Generalized Advantage Estimation", 2016.
 ---@param given table { rewards, values, gamma = 0.99, lambda = 0.95, done =, last = 0, cut =, normalize = false (the advantages) }
----@return table advantages like rewards
----@return table returns like rewards
+---@return tensor advantages like rewards
+---@return tensor returns like rewards
 function returns.gae(given, ...)
   local o = gae_spec:read(given, ...)
   return core.no_grad(function()

@@ -36,7 +36,7 @@ local function plain(observation)
 end
 
 --- Starts all episodes anew.
----@return table observations tensor [environments]...
+---@return tensor observations tensor [environments]...
 function Vector:reset()
   local rows = {}
   for i, env in ipairs(self.envs) do
@@ -58,9 +58,9 @@ end
 --- One step of every environment. Where an episode ends, the observation is the first one of the next, and infos[i] tells about the one
 --- that ended: { episode_return =, episode_length =, final_observation = (a tensor), truncated = } beside what the environment said.
 ---@param actions any tensor [environments] or [environments][n], or a list
----@return table observations tensor [environments]...
----@return table rewards f32 [environments]
----@return table dones f32 [environments]: 1 where an episode ended
+---@return tensor observations tensor [environments]...
+---@return tensor rewards f32 [environments]
+---@return tensor dones f32 [environments]: 1 where an episode ended
 ---@return table infos a table for each environment
 function Vector:step(actions)
   if not self.running[1] then core.error "vector:step: called before reset" end
