@@ -55,6 +55,8 @@ K_f64          := -DKREAL=double -DKLANES=2
 K_f32_baseline := -DKREAL=float -DKLANES=4
 endif
 # Fused multiply-add is wanted; nothing else that changes results is. errno and floating-point traps are never looked at.
+KERNEL_CC     ?= $(CC)
+KERNEL_BASE   ?= $(CFLAGS)
 KERNEL_CFLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
 CORE_OBJ   := $(CORE_SRC:%.c=$(BUILD)/%.o) $(foreach v,$(VARIANTS),$(KERNEL_SRC:%.c=$(BUILD)/%.$(v).o))
@@ -122,7 +124,7 @@ define kernel_rule
 $$(BUILD)/core/kernels/%.$(1).o: core/kernels/%.c
 	@mkdir -p $$(@D)
 	$$(call show,CC)
-	$$(Q)$$(CC) $$(BASE_FLAGS) $$(WARNINGS_C) $$(CFLAGS) $$(KERNEL_CFLAGS) $$(K_$(1)) -DKBUILD=$(1) -c -o $$@ $$<
+	$$(Q)$$(KERNEL_CC) $$(BASE_FLAGS) $$(WARNINGS_C) $$(KERNEL_BASE) $$(KERNEL_CFLAGS) $$(K_$(1)) -DKBUILD=$(1) -c -o $$@ $$<
 endef
 $(foreach v,$(VARIANTS),$(eval $(call kernel_rule,$(v))))
 
@@ -197,12 +199,32 @@ ubsan:	## the suite under the undefined-behaviour sanitizer
 	@UBSAN_OPTIONS=print_stacktrace=1 BUILD=build/ubsan $(LUA) tests/run.lua c lua scripts embed
 valgrind: build test-programs	## the C tests, specs and hosts under valgrind
 	@WRAP='valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible' BP_ISA=avx2 $(RUN_TESTS) c lua embed
+
+# Every reader of files under libFuzzer and the address sanitizer (the kernels, which are gcc's, without); inputs that were found are kept in build/fuzz/corpus.
+FUZZ_CC      ?= $(shell command -v clang || command -v clang-14)
+FUZZ_TIME    ?= 60
+FUZZ_FORMATS ?= safetensors idx csv gzip json png jpeg bmp
+FUZZ_FLAGS   := -O1 -g -fno-omit-frame-pointer
+.PHONY: fuzz
+fuzz: build	## mutated files against every reader, FUZZ_TIME=60 seconds a format (FUZZ_FORMATS=...); needs clang
+	@test -n "$(FUZZ_CC)" || { echo 'fuzz: NOT RUN: it needs clang with libFuzzer and the address sanitizer: apt-get install clang'; exit 1; }
+	@$(MAKE) -j$(JOBS) --no-print-directory BUILD=build/fuzz CC='$(FUZZ_CC)' KERNEL_CC='$(CC)' KERNEL_BASE='$(CFLAGS)' WARNINGS=-w WARNINGS_C=-w \
+	  CFLAGS='$(FUZZ_FLAGS) -fsanitize=address,fuzzer-no-link' build/fuzz/libbp.a
+	@$(FUZZ_CC) -std=gnu11 $(FUZZ_FLAGS) -fsanitize=address,fuzzer -Icore -o build/fuzz/fuzz tests/fuzz/fuzz.c build/fuzz/libbp.a $(LIBS)
+	@build/release/bplua tests/fuzz/seeds.lua build/fuzz/seeds
+	@for f in $(FUZZ_FORMATS); do \
+	  mkdir -p build/fuzz/corpus/$$f; echo "fuzz: $$f"; \
+	  BP_FUZZ=$$f build/fuzz/fuzz -max_total_time=$(FUZZ_TIME) -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+	    -artifact_prefix=build/fuzz/$$f- build/fuzz/corpus/$$f build/fuzz/seeds/$$f 2>&1 | grep -E 'stat::(number_of_executed|peak_rss)|ERROR|SUMMARY|fuzz:|artifact|^ *#[0-9]' ; \
+	  test -z "$$(ls build/fuzz/$$f-* 2>/dev/null)" || { echo "fuzz: $$f: FAILED; the inputs are build/fuzz/$$f-*"; exit 1; }; \
+	done; echo 'fuzz: nothing found'
+
 gcstress: build	## the specs with a collector that never rests
 	@LUA_INIT='collectgarbage("setpause", 0) collectgarbage("setstepmul", 400)' $(RUN_TESTS) lua
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
-C_FILES = $(sort $(wildcard core/*.[ch] core/*/*.[ch] bindings/*.[ch] tests/c/*.[ch] tests/host/*.[ch]))
+C_FILES = $(sort $(wildcard core/*.[ch] core/*/*.[ch] bindings/*.[ch] tests/c/*.[ch] tests/host/*.[ch] tests/fuzz/*.[ch]))
 
 .PHONY: check check-docs format
 check:	## warnings as errors, luacheck, format, who includes whom, sizes, documentation
