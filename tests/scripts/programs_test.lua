@@ -58,6 +58,18 @@ local programs = {
     writes = { ["augment.png"] = "^\137PNG\r\n" },
     needs_data = true,
   },
+  char_lm = {
+    prints = { "characters to learn from", "step 40: [%d.]+ bits per character", "unseen licence: [345]%.%d+ bits per character",
+      "  You may " },
+    writes = { ["char_lm.safetensors"] = "" },
+  },
+  text_sections = {
+    prints = { "2400 descriptions to learn from, 600 to measure", "padding: %d+ %%", "test: {loss = [%d.]+, accuracy = 0%.[2-9]",
+      "fonts for Arabic calligraphy +%a+" },
+    writes = { ["sections.safetensors"] = "" },
+    needs = "test $(apt-cache dumpavail 2>/dev/null | grep -c '^Description:') -gt 20000",
+    missing = "apt has no lists of packages here (apt-get update)",
+  },
 }
 
 local has_words = true
@@ -95,6 +107,8 @@ for path in list:lines() do
     print(("%s: add what it prints and writes to tests/scripts/programs_test.lua"):format(path))
   elseif expected.needs_data and not has_data then
     print(("%s: SKIPPED, the package dataset-fashion-mnist is not installed"):format(path))
+  elseif expected.needs and not os.execute(expected.needs) then
+    print(("%s: SKIPPED, %s"):format(path, expected.missing))
   elseif expected.needs_words and not has_words then
     print(("%s: SKIPPED, the word lists are not installed; see the script"):format(path))
   else

@@ -182,6 +182,16 @@ describe("a causal net", function()
   end)
 end)
 
+describe("attention behind an embedding", function()
+  it("finds out by itself which steps are padding", function()
+    bp.seed(2)
+    local model = nn.sequential{ nn.embedding{ 20, 8, padding_index = 1 }, nn.positional(), nn.transformer_block(2),
+      nn.multi_head_attention(2) }
+    local short, long = bp.tensor({ { 5, 7, 9 } }, { dtype = "i64" }), bp.tensor({ { 5, 7, 9, 1, 1, 1 } }, { dtype = "i64" })
+    vectors.near(model:predict(short), model:predict(long)[{ {}, { 1, 3 } }], "steps that count", 1e-5, 1)
+  end)
+end)
+
 describe("nn.positional", function()
   it("adds Vaswani's waves", function()
     local y = nn.positional()(bp.zeros(1, 3, 4)):totable()[1]

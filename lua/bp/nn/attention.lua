@@ -10,6 +10,7 @@ local layer = require "bp.nn.layer"
 local norm = require "bp.nn.norm"
 local options = require "bp.options"
 local positional = require "bp.nn.positional"
+local sequence = require "bp.nn.sequence"
 
 local dropout = { "dropout", "number", min = 0, below = 1, default = 0, named = true }
 local causal = { "causal", "boolean", default = false, named = true, help = "a step sees itself and the steps before it only" }
@@ -17,7 +18,8 @@ local rotary = { "rotary", "boolean", default = false, named = true,
   help = "turn queries and keys by their position (Su et al., RoFormer, 2021); the size of a head must be even" }
 
 local call_spec = options.define("multi_head_attention call", "What goes with the inputs of a call.", {
-  { "lengths", "tensor", named = true, help = "[batch] whole numbers: how many steps of key and value count in each row; default all" },
+  { "lengths", "tensor", named = true, help = "[batch] whole numbers: how many steps of key and value count in each row; default what the "
+    .. "key brings along (nn.embedding with padding_index), else all" },
 })
 
 -- The tensors of a call and the options at its end.
@@ -92,7 +94,7 @@ function Attention:forward(...)
   local key_in = list[2] or list[1]
   local query, key, value = self.query(list[1]), self.key(key_in), self.value(list[3] or key_in)
   if o.rotary then query, key = positional.rotate(query, o.heads), positional.rotate(key, o.heads) end
-  local y = core.ops.attention(query, key, value, given.lengths, nil, nil,
+  local y = core.ops.attention(query, key, value, given.lengths or sequence.lengths(key_in), nil, nil,
     { heads = o.heads, causal = o.causal, p = self.training and o.dropout or 0 })
   return self.output(y)
 end
@@ -141,7 +143,7 @@ function Block:forward(...)
   local list, given = arguments(self, ...)
   if list.n ~= 1 then core.error(("transformer_block '%s': %d inputs; expected one"):format(self:own_name(), list.n)) end
   local x = list[1]
-  x = x + drop(self, self.attention(self.norm_1(x), { lengths = given.lengths }))
+  x = x + drop(self, self.attention(self.norm_1(x), { lengths = given.lengths or sequence.lengths(list[1]) }))
   return x + drop(self, self.dense_2(self.dense_1(self.norm_2(x))))
 end
 
