@@ -13,6 +13,7 @@ describe("text", function()
     assert.same({}, text.words "")
     assert.same({}, text.words " ,;\n\t")
     assert.equal("a|b", joined(text.words "a\0b"))
+    assert.equal("caf|bar|ä", joined(text.words "Caf\xe9 bar\x80 Ä")) -- bytes that are no UTF-8 end a word
   end)
 
   it("cuts into characters and bytes", function()
@@ -143,6 +144,29 @@ describe("nn.text_vectorization", function()
     assert.equal(8, (nn.text_vectorization(8):adapt(lines)):size())
     local by_byte = nn.text_vectorization{ mode = "character", length = 4 }:adapt{ "abcÄ" }
     assert.same({ "Äbc", "abca" }, by_byte:decode(by_byte{ "Äbc", "abcabc" }))
+  end)
+
+  it("holds any bytes, and is saved with them", function()
+    local all = {}
+    for byte = 0, 255 do all[byte + 1] = string.char(byte) end
+    local odd = table.concat(all)
+    for mode, expected in pairs{ byte = odd, character = false, word = false } do
+      local layer = nn.text_vectorization{ mode = mode }:adapt{ odd, "Ä \xff" }
+      local model, path = nn.sequential{ layer }, os.tmpname()
+      local ids = layer{ odd }
+      if expected then assert.equal(expected, layer:decode(ids)[1]) end
+      model(ids)
+      assert(model:save(path))
+      local loaded = assert(bp.load(path))
+      os.remove(path)
+      assert.same(ids:totable(), loaded:predict{ odd }:totable())
+    end
+  end)
+
+  it("is shown in a line, however many tokens it has", function()
+    local many = {}
+    for i = 1, 1000 do many[i] = "word" .. i end
+    assert.is_true(#tostring(nn.text_vectorization():adapt(many)) < 200)
   end)
 
   it("lets a model train on texts and answer them, and is saved with it", function()

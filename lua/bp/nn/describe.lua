@@ -9,8 +9,9 @@ local function value_text(value)
   if type(value) == "function" then return "function" end
   if core.is_tensor(value) then return "tensor" end
   if options.is_plain(value) then
-    local parts = {}
-    for i, item in ipairs(value) do parts[i] = value_text(item) end
+    local parts, shown = {}, #value > 20 and 3 or #value
+    for i = 1, shown do parts[i] = value_text(value[i]) end
+    if shown < #value then parts[shown + 1] = ("... (%d in all)"):format(#value) end
     return "{ " .. table.concat(parts, ", ") .. " }"
   end
   return tostring(value)

@@ -52,7 +52,7 @@ end
 -- Tokens of each text.
 local function cut(self, list)
   local o, result = self.options, {}
-  local by = tokens.by_name[o.mode]
+  local by = tokens.cut[o.mode]
   for i = 1, #list do result[i] = by(list[i], o) end
   return result
 end
@@ -99,7 +99,7 @@ end
 function Vectorization:decode(ids)
   local vocabulary, result = vocabulary_of(self), {}
   if core.is_tensor(ids) then ids = ids:totable() end
-  for i, list in ipairs(ids) do result[i] = table.concat(vocabulary:decode(list), tokens.between[self.options.mode]) end
+  for i, list in ipairs(ids) do result[i] = tokens.join[self.options.mode](vocabulary:decode(list)) end
   return result
 end
 

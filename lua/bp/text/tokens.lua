@@ -1,4 +1,4 @@
---- Cutting text into tokens: words, characters, bytes. Text is UTF-8; bytes that are none become U+FFFD in characters.
+--- Cutting text into tokens: words, characters, bytes. Text is UTF-8; bytes that are none end a word, and are U+FFFD among characters.
 local core = require "bp.core"
 local options = require "bp.options"
 
@@ -70,7 +70,10 @@ end
 function tokens.words(s, given)
   need_string("text.words", s)
   if not given or given.lower ~= false then s = lower(s) end
-  if s:find "[\xC2\xC3\xE2\xE3]" then s = without_signs(s) end
+  if s:find "[\x80-\xFF]" then
+    if not utf8.len(s) then s = table.concat(tokens.characters(s)):gsub("\u{FFFD}", " ") end
+    if s:find "[\xC2\xC3\xE2\xE3]" then s = without_signs(s) end
+  end
   local list, n = {}, 0
   for word in s:gmatch "[0-9A-Za-z_\x80-\xFF]+" do
     n = n + 1
@@ -120,8 +123,25 @@ function tokens.bytes(s, given)
   return list
 end
 
-tokens.by_name = { word = tokens.words, character = tokens.characters, byte = tokens.bytes }
--- What decode puts between tokens.
-tokens.between = { word = " ", character = "", byte = "" }
+local as_character, as_byte = {}, {}
+for byte = 0, 255 do
+  as_character[string.char(byte)], as_byte[utf8.char(byte)] = utf8.char(byte), string.char(byte)
+end
+
+-- Bytes as the characters U+0000..U+00FF, so that a vocabulary of bytes is text that a file can hold.
+local function byte_characters(s, given)
+  local list = tokens.bytes(s, given)
+  for i = 1, #list do list[i] = as_character[list[i]] end
+  return list
+end
+
+local function joined_bytes(list)
+  for i = 1, #list do list[i] = as_byte[list[i]] or list[i] end
+  return table.concat(list)
+end
+
+-- By mode of nn.text_vectorization: a text into tokens, and a list of tokens into a text.
+tokens.cut = { word = tokens.words, character = tokens.characters, byte = byte_characters }
+tokens.join = { word = function(list) return table.concat(list, " ") end, character = table.concat, byte = joined_bytes }
 
 return tokens
