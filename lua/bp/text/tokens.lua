@@ -38,11 +38,15 @@ end
 local ascii_small = {}
 for code = 65, 90 do ascii_small[string.char(code)] = string.char(code + 32) end
 
--- What string.lower does in the C locale, whatever the locale is.
+local CAPITALS, LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+
+local function is_ascii(s) return utf8.len(s) == #s end
+
+-- The same whatever locale a host has set: string.lower is quick, and right where the locale leaves ASCII alone.
 local function lower(s)
-  if s:find "[A-Z]" then s = s:gsub("[A-Z]", ascii_small) end
-  if s:find "[\xC3-\xD4]" then s = s:gsub("[\xC3-\xD4][\x80-\xBF]", small) end
-  return s
+  if is_ascii(s) and CAPITALS:lower() == LETTERS then return s:lower() end
+  s = s:gsub("[A-Z]", ascii_small)
+  return (s:gsub("[\xC3-\xD4][\x80-\xBF]", small))
 end
 
 --- The text in small letters: of ASCII, Latin-1, Latin Extended-A, Greek and Cyrillic. Other scripts stay as they are; no letter becomes
@@ -70,12 +74,13 @@ end
 function tokens.words(s, given)
   need_string("text.words", s)
   if not given or given.lower ~= false then s = lower(s) end
-  if s:find "[\x80-\xFF]" then
+  local ascii = is_ascii(s)
+  if not ascii then
     if not utf8.len(s) then s = table.concat(tokens.characters(s)):gsub("\u{FFFD}", " ") end
     if s:find "[\xC2\xC3\xE2\xE3]" then s = without_signs(s) end
   end
   local list, n = {}, 0
-  for word in s:gmatch "[0-9A-Za-z_\x80-\xFF]+" do
+  for word in s:gmatch(ascii and "[%w_]+" or "[0-9A-Za-z_\x80-\xFF]+") do
     n = n + 1
     list[n] = word
   end
