@@ -13,6 +13,7 @@
  * A figure is the average over a window (some milliseconds), not the best of many: what a neighbour takes is to be seen. The width is the
  * widest of the processor: 16, 8 or 4 floats; elsewhere 4. Its own threads, its own loops: nothing of libbp is measured with itself. */
 #define _GNU_SOURCE
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -180,6 +181,7 @@ static void bandwidth(double megabytes)
 
 static void start(const char *command)
 {
+    malloc_trim(0); /* what this process holds at the fork would count as the child's */
     const double begin = now();
     const pid_t child = fork();
     if (child == 0) {

@@ -204,18 +204,19 @@ local function layer_alone(words)
 end
 
 local loss = nn.loss
+local bce = loss.binary_crossentropy{ from_logits = true }
 local nets = { build = build, makers = {
   mlp_tiny = training(build.mlp_tiny, adam(0.01), loss.mse),
   mlp_784 = training(build.mlp_784, adam(0.001), loss.cross_entropy),
   cnn_mnist = training(build.cnn_mnist, adam(0.001), loss.cross_entropy),
   lenet5 = training(build.lenet5, sgd(0.01, 0.9, 0), loss.cross_entropy),
   resnet20 = training(build.resnet20, sgd(0.1, 0.9, 1e-4), loss.cross_entropy),
-  lstm_text = training(build.lstm_text, adam(0.001), loss.binary_cross_entropy),
-  gru_sequence = training(build.gru_sequence, adam(0.001), loss.binary_cross_entropy),
+  lstm_text = training(build.lstm_text, adam(0.003), bce),
+  gru_sequence = training(build.gru_sequence, adam(0.001), bce),
   batch_norm = training(build.batch_norm, sgd(0.05), loss.cross_entropy),
-  embedding = training(build.embedding, sgd(0.1), loss.binary_cross_entropy),
+  embedding = training(build.embedding, sgd(1), bce),
   attention = training(build.attention, adam(0.001), loss.cross_entropy),
-  depthwise = training(build.depthwise, sgd(0.05), loss.cross_entropy),
+  depthwise = training(build.depthwise, adam(0.01), loss.cross_entropy),
   infer_mlp = inference(build.mlp_tiny),
   infer_cnn = inference(build.cnn_mnist),
   epoch_fashion = epoch,

@@ -175,12 +175,12 @@ TRAINING = {
     "cnn_mnist": (cnn, lambda: adam(0.001), labels),
     "lenet5": (lenet5, lambda: sgd(0.01, momentum=0.9), labels),
     "resnet20": (resnet20, lambda: sgd(0.1, momentum=0.9, weight_decay=1e-4), labels),
-    "lstm_text": (text, lambda: adam(0.001), yes_or_no),
+    "lstm_text": (text, lambda: adam(0.003), yes_or_no),
     "gru_sequence": (sequence, lambda: adam(0.001), yes_or_no),
     "batch_norm": (normalised, lambda: sgd(0.05), labels),
-    "embedding": (bag, lambda: sgd(0.1), yes_or_no),
+    "embedding": (bag, lambda: sgd(1.0), yes_or_no),
     "attention": (attention, lambda: adam(0.001), labels),
-    "depthwise": (depthwise, lambda: sgd(0.05), labels),
+    "depthwise": (depthwise, lambda: adam(0.01), labels),
 }
 INFERENCE = {"infer_mlp": tiny, "infer_cnn": cnn}
 

@@ -24,12 +24,12 @@ TRAINING = {
     "cnn_mnist": (nets.cnn, "adam", {"lr": 0.001}, F.cross_entropy),
     "lenet5": (nets.lenet5, "sgd", {"lr": 0.01, "momentum": 0.9}, F.cross_entropy),
     "resnet20": (nets.resnet20, "sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}, F.cross_entropy),
-    "lstm_text": (nets.Text, "adam", {"lr": 0.001}, F.binary_cross_entropy_with_logits),
+    "lstm_text": (nets.Text, "adam", {"lr": 0.003}, F.binary_cross_entropy_with_logits),
     "gru_sequence": (nets.Sequence, "adam", {"lr": 0.001}, F.binary_cross_entropy_with_logits),
     "batch_norm": (nets.normalised, "sgd", {"lr": 0.05}, F.cross_entropy),
-    "embedding": (nets.Bag, "sgd", {"lr": 0.1}, F.binary_cross_entropy_with_logits),
+    "embedding": (nets.Bag, "sgd", {"lr": 1.0}, F.binary_cross_entropy_with_logits),
     "attention": (nets.Attention, "adam", {"lr": 0.001}, F.cross_entropy),
-    "depthwise": (nets.depthwise, "sgd", {"lr": 0.05}, F.cross_entropy),
+    "depthwise": (nets.depthwise, "adam", {"lr": 0.01}, F.cross_entropy),
 }
 INFERENCE = {"infer_mlp": nets.tiny, "infer_cnn": nets.cnn}
 IMAGES = ("cnn_mnist", "lenet5", "resnet20", "batch_norm", "depthwise", "infer_cnn")

@@ -10,12 +10,12 @@ lenet5        28x28x1 -> 5x5x6 same, relu -> max-pool 2 -> 5x5x16 valid, relu ->
               cross-entropy; SGD 0.01 momentum 0.9; batch 32
 resnet20      32x32x3; He's net for CIFAR: 3x3x16, then three stages of three blocks with 16, 32, 64 filters, batch norm, shortcuts without
               parameters (every second pixel, zeros for the new channels); cross-entropy; SGD 0.1 momentum 0.9 weight decay 1e-4; batch 128
-lstm_text     80 words of 20,000 -> embedding 128 -> LSTM 128, its last output -> dense 1; binary cross-entropy; Adam 0.001; batch 32
+lstm_text     80 words of 20,000 -> embedding 128 -> LSTM 128, its last output -> dense 1; binary cross-entropy; Adam 0.003; batch 32
 gru_sequence  40 steps of 64 numbers -> GRU 64, its last output -> dense 1; binary cross-entropy; Adam 0.001; batch 32
 batch_norm    16x16x16 -> 3x3x32 same without bias, batch norm, relu -> the same again -> mean of all pixels -> dense 10; SGD 0.05; batch 32
-embedding     80 words of 20,000 -> embedding 128 -> mean of the words -> dense 1; binary cross-entropy; SGD 0.1; batch 32
+embedding     80 words of 20,000 -> embedding 128 -> mean of the words -> dense 1; binary cross-entropy; SGD 1; batch 32
 attention     64 steps of 128 -> x + self-attention of 4 heads of 32 -> layer norm -> mean of the steps -> dense 10; Adam 0.001; batch 16
-depthwise     28x28x32 -> depthwise 3x3 same, relu -> 1x1x64 relu -> the same again -> mean of all pixels -> dense 10; SGD 0.05; batch 32
+depthwise     28x28x32 -> depthwise 3x3 same, relu -> 1x1x64 relu -> the same again -> mean of all pixels -> dense 10; Adam 0.01; batch 32
 infer_mlp, infer_cnn   one sample through the net of mlp_tiny and of cnn_mnist, from input in memory to output in memory
 epoch_fashion the 60,000 images of Fashion-MNIST once in a new random order, from bytes in memory, through the net of mlp_784, batch 128
 trials        10 -> dense 32 relu -> dense 1 over learning rate (1e-4 .. 1e-1) and weight decay (1e-6 .. 1e-2), both drawn at random in the
