@@ -91,7 +91,7 @@ local list = {
   { name = "resnet20", title = "ResNet-20, 32x32x3, batch 128, SGD with momentum", batch = 128, optimizer = "momentum",
     layers = resnet20(), learn = { 8, 3 }, bound = "3x3 convolutions, then the traffic of normalisation" },
   { name = "lstm_text", title = "embedding 20,000x128, LSTM 128 over 80 steps, batch 32, Adam", batch = 32, optimizer = "adam",
-    needs = { "embedding", "lstm" }, learn = { 48, 3 },
+    needs = { "embedding", "lstm" }, learn = { 48, 6 },
     layers = { layer.parameters(20000 * 128), layer.recurrent(4, 80, 128, 128), layer.dense(128, 1) },
     bound = "80 dependent products; dense Adam over 2.6 million parameters" },
   { name = "gru_sequence", title = "GRU 64 over 40 steps of 64, batch 32, Adam", batch = 32, optimizer = "adam", needs = { "gru" },

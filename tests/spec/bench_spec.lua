@@ -5,7 +5,8 @@ local nets = require "nets"
 local workloads = require "workloads"
 
 local INPUT = { mlp_784 = { 2, 784 }, cnn_mnist = { 2, 28, 28, 1 }, lenet5 = { 2, 28, 28, 1 }, resnet20 = { 2, 32, 32, 3 },
-  mlp_tiny = { 2, 10 }, gru_sequence = { 2, 40, 64 }, batch_norm = { 2, 16, 16, 16 }, attention = { 2, 64, 128 }, depthwise = { 2, 28, 28, 32 } }
+  mlp_tiny = { 2, 10 }, gru_sequence = { 2, 40, 64 },
+  batch_norm = { 2, 16, 16, 16 }, attention = { 2, 64, 128 }, depthwise = { 2, 28, 28, 32 } }
 
 describe("the bench", function()
   it("counts the parameters of every net right", function()
