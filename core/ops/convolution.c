@@ -13,10 +13,11 @@ enum {
     MOST_CHUNKS = 32,
     MOST_PARTS = 16,
     MOST_PART_BYTES = 1 << 26,
-    FEW_IMAGES = 16,    /* as many are worth cutting by rows */
-    FEWEST_PIXELS = 64, /* of a piece: each piece copies the weights into the order it wants */
-    TILE_STEP = 6,      /* pieces in whole tiles of the micro-kernel */
-    FEWEST_TILES = 18,  /* of a part of dw */
+    FEW_IMAGES = 16,     /* as many are worth cutting by rows */
+    FEWEST_PIXELS = 64,  /* of a piece: each piece copies the weights into the order it wants */
+    TILE_STEP = 6,       /* pieces in whole tiles of the micro-kernel */
+    FEWEST_TILES = 18,   /* of a part of dw */
+    MOST_SUMS = 1 << 22, /* that each worker may hold for dw by Winograd: 16 MB */
 };
 
 typedef struct job {
@@ -108,6 +109,7 @@ static bool winograd_wins(const bp_convolution *c, direction d)
     if (c->algorithm != BP_CONV_AUTO) return c->algorithm == BP_CONV_WINOGRAD;
     if (!bp__winograd_fits(s) || c->dtype != BP_F32 || s->c < 8 || s->oc < 8) return false;
     const double in = (double)s->c, out = (double)s->oc;
+    if (d == GRAD_WEIGHT && 36 * in * out > MOST_SUMS) return false;
     const double winograd = (double)tiles_of(s, d) * (45 * in * out + 300 * (in + out)) + 250.0 / 8 * in * out;
     return winograd < 0.85 * work_per_image(s);
 }
