@@ -7,7 +7,7 @@ local function vectors_of(paths)
   local by_name = {}
   for _, path in ipairs(paths) do
     local _, metadata = assert(core.safetensors_load(path))
-    for _, case in ipairs(core.json_decode(metadata.cases)) do
+    for _, case in ipairs(metadata.cases and core.json_decode(metadata.cases) or {}) do
       local about = core.json_decode(metadata["case." .. case])
       if about.op then
         local entry = by_name[about.op] or { count = 0, sources = {} }

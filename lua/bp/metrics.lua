@@ -255,6 +255,7 @@ end
 --- total, count
 ---@param loss table|nil the loss it goes with
 ---@return table metric
+---@private
 function metrics.get(who, what, loss)
   if getmetatable(what) == Metric then return what end
   if losses.is_loss(what) then return of_loss(what) end
