@@ -107,9 +107,13 @@ function resume.restore(run, saved)
   core.pause(core.no_grad, function()
     for i, list in ipairs(sums(compiled)) do
       local theirs = state.sums[i]
-      for k = #list + 1, #list == 0 and theirs and #theirs or 0 do list[k] = theirs[k]:clone() end -- sums that the first batch makes
-      if not theirs or #theirs ~= #list then core.error("fit: resume: the metrics are not those of " .. saved.path) end
-      for k, sum in ipairs(list) do sum:copy_(theirs[k]) end
+      -- a metric whose sums take their shape from the first batch has none yet
+      local fits = theirs and (#list == 0 or #theirs == #list)
+      for k, sum in ipairs(fits and list or {}) do fits = fits and sum:numel() == theirs[k]:numel() end
+      if not fits then core.error("fit: resume: the metrics are not those of " .. saved.path) end
+      for k, sum in ipairs(theirs) do
+        if list[k] then list[k]:copy_(sum) else list[k] = core.ops.copy(sum) end
+      end
     end
   end)
   say(run, ("resuming in epoch %d after batch %d, from %s"):format(training.epoch, training.batch, saved.path))

@@ -10,7 +10,8 @@ local nn, optim, callbacks, data, fails = bp.nn, bp.optim, bp.callbacks, bp.data
 local function program(given)
   bp.seed(given.seed or 3)
   local model = nn.sequential{ nn.dense{ given.units or 5, activation = "tanh" }, nn.batch_norm(), nn.dropout(0.2), nn.dense(1) }
-  model:compile{ optimizer = given.optimizer or optim.adam{ lr = 0.01, amsgrad = true }, loss = "mse", metrics = { "mae", "r2" } }
+  model:compile{ optimizer = given.optimizer or optim.adam{ lr = 0.01, amsgrad = true }, loss = "mse",
+    metrics = given.metrics or { "mae", "r2" } }
   local x = bp.randn(40, 3)
   local fit = { x, x:sum{ axes = 2, keepdims = true }, epochs = 4, batch_size = 8, verbose = 0, validation_split = 0.2 }
   for key, value in pairs(given.fit or {}) do fit[key] = value end
@@ -125,7 +126,7 @@ describe("resume", function()
     local path = folder .. "/epoch-00002-batch-000002.safetensors"
     assert(core.make_folder(folder))
     shell.write(path, shell.read "tests/vectors/checkpoint_1.safetensors")
-    local model, run = program{ fit = { epochs = 3, resume = folder,
+    local model, run = program{ metrics = {}, fit = { epochs = 3, resume = folder,
       callbacks = { callbacks.early_stopping{ monitor = "loss", patience = 9 } } } }
     local history
     local _, warnings = check.quietly(function() history = run() end)
