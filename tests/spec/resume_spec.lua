@@ -71,6 +71,17 @@ describe("resume", function()
     end)
   end)
 
+  it("keeps averages of weights and gathered gradients", function()
+    for _, batch in ipairs{ 3, 8, 11 } do
+      broken_at(batch, function(path, bomb)
+        return { optimizer = optim.adam{ lr = 0.01, ema = 0.9, accumulate = 2 },
+          fit = { callbacks = { path and callbacks.checkpoint{ path, every = "1 batches" } or {}, callbacks.nan_guard{ every = 3 }, bomb },
+            resume = path and true } }
+      end)
+      shell.remove(folder)
+    end
+  end)
+
   it("keeps its place with steps_per_epoch, validation_freq, weights, guards and callbacks of one's own", function()
     for _, batch in ipairs{ 2, 4, 6, 7 } do
       local totals = {}
