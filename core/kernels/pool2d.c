@@ -124,9 +124,9 @@ void K(max_pool2d)(const bp_pool_shape *s, const void *x_, void *y_, uint8_t *ar
 /* dy where `tap` won. */
 static inline vec won(const real *dy, const uint8_t *argmax, lane_int tap) { return vec_keep(widen(argmax) == tap, vec_load(dy)); }
 
-/* Windows side by side from the first pixel on: every element of an image is written once, from left to right. A pixel of fewer channels
- * than lanes is a whole vector too, whose last lanes the next pixel stores again; where there is no next one, and where dy and argmax end,
- * it keeps to its channels. `left`: elements of dy from this image on. */
+/* Windows side by side from the first pixel on: every element of an image is written once, from left to right. Where channels do not come
+ * out as vectors, the last vector of a pixel reaches into the next one, which is stored later; where there is no next one, and where dy and
+ * argmax end, a pixel keeps to its channels. `left`: elements of dy from this image on. */
 static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t *argmax, real *dx, int64_t left)
 {
     const int64_t channels = s->c, line = s->w * channels;
@@ -152,7 +152,7 @@ static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t
 
 void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy, const uint8_t *argmax, void *dx, int64_t n0, int64_t n1)
 {
-    if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0) {
+    if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0 && s->c >= KLANES) {
         const int64_t from = s->oh * s->ow * s->c, to = s->h * s->w * s->c;
         for (int64_t n = n0; n < n1; n++)
             max_grad_apart(s, (const real *)dy + n * from, argmax + n * from, (real *)dx + n * to, (n1 - n) * from);
