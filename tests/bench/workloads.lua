@@ -41,9 +41,9 @@ function layer.conv(side, channels, filters, taps, o)
   return { inside * inside * each, taps * taps * each + (o.no_bias and 0 or filters), o.first }
 end
 
---- gates: 4 for LSTM, 3 for GRU.
+--- gates: 4 for LSTM, 3 for GRU, which has a second bias inside its reset gate.
 function layer.recurrent(gates, steps, inputs, units, first)
-  return { steps * gates * units * (inputs + units), gates * units * (inputs + units + 1), first }
+  return { steps * gates * units * (inputs + units), gates * units * (inputs + units + (gates == 3 and 2 or 1)), first }
 end
 
 function layer.parameters(n) return { 0, n } end
