@@ -199,7 +199,10 @@ function Module:call(...)
   if self.forward == nil then
     core.error(("%s: it has no forward; write function %s:forward(x) ... end"):format(self.class_name, self.class_name))
   end
-  if graph.symbolic((...)) or graph.symbolic((select(2, ...))) then return graph.call(self, ...) end
+  local first, second = ...
+  if (type(first) == "table" or type(second) == "table") and (graph.symbolic(first) or graph.symbolic(second)) then
+    return graph.call(self, ...)
+  end
   -- while a module runs, core knows its path ("Net/hidden"), so that errors can name it
   local _ <close> = core.where_push(self:own_name())
   if self.takes_tensor and not core.is_tensor((...)) then
