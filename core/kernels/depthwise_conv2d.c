@@ -95,7 +95,7 @@ static inline void inner3(const row *r, int64_t t, int64_t c)
         v = vec_load(x), s0 += v * a;
         v = vec_load(x + step), s0 += v * b, s1 += v * a;
         x += 2 * step;
-#define COLUMN(u0, u1, u2, at) (v = vec_load(x + (at) * step), u0 += v * d, u1 += v * b, u2 += v * a)
+#define COLUMN(u0, u1, u2, at) v = vec_load(x + (at)*step), u0 += v * d, u1 += v * b, u2 += v * a
         COLUMN(s0, s1, s2, 0);
         COLUMN(s1, s2, s3, 1);
         COLUMN(s2, s3, s4, 2);
@@ -103,8 +103,7 @@ static inline void inner3(const row *r, int64_t t, int64_t c)
         COLUMN(s4, s5, s6, 4);
         COLUMN(s5, s6, s7, 5);
 #undef COLUMN
-            v = vec_load(x + 6 * step),
-            s6 += v * d, s7 += v * b;
+        v = vec_load(x + 6 * step), s6 += v * d, s7 += v * b;
         v = vec_load(x + 7 * step), s7 += v * d;
     }
     real *y = r->y + begin * r->y_step + c;
