@@ -53,6 +53,23 @@ describe("convolution layers", function()
     end
   end)
 
+  it("start as PyTorch's do with init = \"torch\": kernel and bias within 1 / sqrt(fan_in)", function()
+    bp.seed(1)
+    for _, case in ipairs{ { "conv1d", 32, 5 * 4, series }, { "conv1d_transpose", 32, 5 * 32, series }, { "separable_conv1d", 64, 4, series },
+      { "conv2d_transpose", 32, 25 * 32, image }, { "depthwise_conv2d", nil, 25, image }, { "separable_conv2d", 64, 4, image } } do
+      local name, filters, fan_in, x = table.unpack(case, 1, 4)
+      local layer = nn[name]{ filters = filters, kernel_size = 5, depth_multiplier = not filters and 16 or nil, init = "torch" }
+      layer(x)
+      local limit = 1 / math.sqrt(fan_in)
+      for _, p in ipairs{ layer.pointwise_kernel or layer.kernel, layer.bias } do
+        local most = p:abs():max():item()
+        assert(most <= limit and most > 0.8 * limit, ("%s: %g of %g"):format(name, most, limit))
+      end
+      local window = name:find "2d" and 25 or 5
+      if layer.pointwise_kernel then assert.is_true(layer.kernel:abs():max():item() <= 1 / math.sqrt(window)) end
+    end
+  end)
+
   it("add their penalties, both kernels of a separable one", function()
     local layer = nn.separable_conv2d{ 3, 3, l2 = 0.5, l1 = 0.1 }
     layer(bp.randn(1, 5, 5, 2))

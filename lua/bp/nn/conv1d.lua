@@ -35,7 +35,7 @@ function Conv1d:build(shape)
   layer.need_dims(self, shape, 3, "[batch][time][channels]; sequences of one channel need a last dimension of 1: x:unsqueeze(-1)")
   grouped.check(self, shape[3], o.filters, o.groups)
   self.kernel = layer.parameter("conv1d", o.kernel_init, { o.kernel_size, shape[3] // o.groups, o.filters })
-  if o.use_bias then self.bias = layer.parameter("conv1d", o.bias_init, { o.filters }) end
+  if o.use_bias then self.bias = layer.parameter("conv1d", o.bias_init, { o.filters }, o.kernel_size * (shape[3] // o.groups)) end
 end
 
 -- A sequence is an image of one row.

@@ -70,7 +70,10 @@ function Conv2d:build(shape)
   local o = self.options
   layer.need_dims(self, shape, 4, "[batch][height][width][channels]; images of one channel need a last dimension of 1: x:unsqueeze(-1)")
   self.kernel = layer.parameter("conv2d_transpose", o.kernel_init, { o.kernel_size[1], o.kernel_size[2], o.filters, shape[4] })
-  if o.use_bias then self.bias = layer.parameter("conv2d_transpose", o.bias_init, { o.filters }) end
+  -- PyTorch counts the outputs of a transposed convolution as its fan_in
+  if o.use_bias then
+    self.bias = layer.parameter("conv2d_transpose", o.bias_init, { o.filters }, o.kernel_size[1] * o.kernel_size[2] * o.filters)
+  end
 end
 
 function Conv2d:forward(x)
@@ -98,7 +101,7 @@ function Conv1d:build(shape)
   local o = self.options
   layer.need_dims(self, shape, 3, "[batch][time][channels]; sequences of one channel need a last dimension of 1: x:unsqueeze(-1)")
   self.kernel = layer.parameter("conv1d_transpose", o.kernel_init, { o.kernel_size, o.filters, shape[3] })
-  if o.use_bias then self.bias = layer.parameter("conv1d_transpose", o.bias_init, { o.filters }) end
+  if o.use_bias then self.bias = layer.parameter("conv1d_transpose", o.bias_init, { o.filters }, o.kernel_size * o.filters) end
 end
 
 function Conv1d:forward(x)

@@ -61,13 +61,18 @@ local function define(dims, separable)
     layer.need_dims(self, shape, dims + 2, expected[dims])
     local size = dims == 1 and { o.kernel_size } or { o.kernel_size[1], o.kernel_size[2] }
     size[#size + 1], size[#size + 2] = channels, o.depth_multiplier
-    self.kernel = layer.parameter(name, o.kernel_init, size)
+    local window = dims == 1 and o.kernel_size or o.kernel_size[1] * o.kernel_size[2] -- one channel is what a result sees
+    local fan_in = window
+    self.kernel = layer.parameter(name, o.kernel_init, size, window)
     if separable then
       local point = dims == 1 and { 1 } or { 1, 1 }
       point[#point + 1], point[#point + 2] = channels * o.depth_multiplier, o.filters
-      self.pointwise_kernel = layer.parameter(name, o.pointwise_init, point)
+      local how = o.init == "torch" and o.pointwise_init == "glorot_uniform" and "torch" or o.pointwise_init
+      fan_in = channels * o.depth_multiplier
+      self.pointwise_kernel = layer.parameter(name, how, point, fan_in)
     end
-    if o.use_bias then self.bias = layer.parameter(name, o.bias_init, { separable and o.filters or channels * o.depth_multiplier }) end
+    local outputs = separable and o.filters or channels * o.depth_multiplier
+    if o.use_bias then self.bias = layer.parameter(name, o.bias_init, { outputs }, fan_in) end
   end
 
   function class:forward(x)
