@@ -8,7 +8,8 @@ local function vectors_of(paths)
   for _, path in ipairs(paths) do
     local _, metadata = assert(core.safetensors_load(path))
     for _, case in ipairs(metadata.cases and core.json_decode(metadata.cases) or {}) do
-      local about = core.json_decode(metadata["case." .. case])
+      local text = metadata["case." .. case] -- a file of another kind names cases without saying what they are of
+      local about = text and core.json_decode(text) or {}
       if about.op then
         local entry = by_name[about.op] or { count = 0, sources = {} }
         by_name[about.op], entry.count = entry, entry.count + 1

@@ -55,8 +55,9 @@ describe("convolution layers", function()
 
   it("start as PyTorch's do with init = \"torch\": kernel and bias within 1 / sqrt(fan_in)", function()
     bp.seed(1)
-    for _, case in ipairs{ { "conv1d", 32, 5 * 4, series }, { "conv1d_transpose", 32, 5 * 32, series }, { "separable_conv1d", 64, 4, series },
-      { "conv2d_transpose", 32, 25 * 32, image }, { "depthwise_conv2d", nil, 25, image }, { "separable_conv2d", 64, 4, image } } do
+    for _, case in ipairs{ { "conv1d", 32, 5 * 4, series }, { "conv1d_transpose", 32, 5 * 32, series },
+      { "separable_conv1d", 64, 4, series }, { "conv2d_transpose", 32, 25 * 32, image },
+      { "depthwise_conv2d", nil, 25, image }, { "separable_conv2d", 64, 4, image } } do
       local name, filters, fan_in, x = table.unpack(case, 1, 4)
       local layer = nn[name]{ filters = filters, kernel_size = 5, depth_multiplier = not filters and 16 or nil, init = "torch" }
       layer(x)
