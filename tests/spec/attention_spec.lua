@@ -35,6 +35,33 @@ describe("nn.multi_head_attention agrees with PyTorch and Keras:", function()
         end
       end
     end,
+
+    transformer_block = function(case)
+      local o = case.options
+      for dtype, rtol in pairs{ f64 = 1e-9, f32 = 1e-3 } do
+        local least = dtype == "f32" and 0.2 or nil
+        local block = nn.transformer_block{ o.heads, hidden = o.hidden, causal = o.causal }
+        block:build_for{ case.x:shape(2), case.x:shape(3) }
+        local a = block.attention
+        local layers = { norm_1 = block.norm_1, query = a.query, key = a.key, value = a.value, output = a.output, norm_2 = block.norm_2,
+          dense_1 = block.dense_1, dense_2 = block.dense_2 }
+        local function each(fn)
+          for name, layer in pairs(layers) do
+            local names = name:find "norm" and { "gamma", "beta" } or { "kernel", "bias" }
+            for _, what in ipairs(names) do fn(name .. "_" .. what, layer, what) end
+          end
+        end
+        each(function(name, layer, what) layer[what] = nn.parameter(case[name]:to(dtype)) end)
+        local x = leaf(case.x, dtype)
+        local y = block(x)
+        near(case.y, y, dtype .. " y", rtol, least)
+        y:backward{ grad = case.dy:to(dtype) }
+        near(case.dx, x.grad, dtype .. " dx", rtol, least)
+        each(function(name, layer, what)
+          if case["d" .. name] then near(case["d" .. name], layer[what].grad, dtype .. " d" .. name, rtol, least) end
+        end)
+      end
+    end,
   }, {})
 end)
 

@@ -1,7 +1,7 @@
 """Multi-head attention. Keras' MultiHeadAttention and PyTorch's nn.MultiheadAttention with the same weights: query, key and value kernels
 [in][heads * size], output kernel [heads * size][units], each with its bias. q, k, v are the inputs; k and v are q where they are not stored.
 lengths: the steps of k and v that count in each row. Gradients of inputs and of every weight for an upstream dy,
-but for the bias of the keys, whose gradient is zero: it moves all products of a query alike."""
+but for the bias of the keys, whose gradient is zero: it moves all products of a query alike. transformer_block is PyTorch's TransformerEncoderLayer, norm_first."""
 import keras
 import numpy as np
 import torch
@@ -23,7 +23,36 @@ CASES = [
 NAMES = ["query_kernel", "query_bias", "key_kernel", "value_kernel", "value_bias", "output_kernel", "output_bias"]
 
 
+BLOCK = {"norm_1": (8,), "query": (8, 8), "value": (8, 8), "output": (8, 8), "norm_2": (8,), "dense_1": (8, 12), "dense_2": (12, 8)}
+
+
+def block(out, name, causal):
+    """A pre-norm block: a normalisation has gamma and beta, a dense layer kernel and bias."""
+    rng, heads, features = rng_of(name), 2, 8
+    inputs = {"x": normal(rng, 2, 5, features)}
+    for part, shape in BLOCK.items():
+        first, second = ("gamma", "beta") if part.startswith("norm") else ("kernel", "bias")
+        inputs[f"{part}_{first}"], inputs[f"{part}_{second}"] = normal(rng, *shape) / 2, normal(rng, shape[-1])
+    key = {"key_kernel": normal(rng, features, features) / 2, "key_bias": normal(rng, features)}
+
+    def by_torch(x, *given):
+        w = dict(zip(list(inputs)[1:], given))
+        layer = torch.nn.TransformerEncoderLayer(features, heads, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        state = {"self_attn.in_proj_weight": torch.cat([w["query_kernel"].T, torch.tensor(key["key_kernel"]).T, w["value_kernel"].T]),
+                 "self_attn.in_proj_bias": torch.cat([w["query_bias"], torch.tensor(key["key_bias"]), w["value_bias"]])}
+        for ours, theirs in (("output", "self_attn.out_proj"), ("dense_1", "linear1"), ("dense_2", "linear2")):
+            state[theirs + ".weight"], state[theirs + ".bias"] = w[ours + "_kernel"].T, w[ours + "_bias"]
+        for ours, theirs in (("norm_1", "norm1"), ("norm_2", "norm2")):
+            state[theirs + ".weight"], state[theirs + ".bias"] = w[ours + "_gamma"], w[ours + "_beta"]
+        mask = torch.ones(5, 5, dtype=torch.bool).triu(1) if causal else None
+        return torch.func.functional_call(layer, state, (x,), {"src_mask": mask, "is_causal": causal})
+
+    add_case(out, name, {"op": "transformer_block", "options": {"heads": heads, "hidden": 12, "causal": causal}}, inputs, by_torch, None, key)
+
+
 def make(out):
+    block(out, "transformer_block", False)
+    block(out, "transformer_block_causal", True)
     for name, batch, queries, keys, features, heads, causal, lengths in CASES:
         rng, size, cross = rng_of("attention_" + name), features // heads, keys is not None
         time = keys or queries
