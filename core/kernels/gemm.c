@@ -117,11 +117,17 @@ static inline __attribute__((always_inline)) void row_piece(const bp_gemm *g, co
     const real *const bias = g->bias && p1 == g->k ? (const real *)g->bias + j : NULL;
     const bool load = g->accumulate || p0 > 0, relu = g->act == BP_ACT_RELU && p1 == g->k;
     real *const c = (real *)g->c + j;
+    enum { LINE = sizeof(vec) < 64 ? 64 / sizeof(vec) : 1, ROWS_AHEAD = 16, FAR = 128 };
+    /* a piece of each row is not what the hardware expects to be read next */
+    const int64_t ahead = g->k >= FAR ? ROWS_AHEAD * g->b_row : 0;
     vec acc[TILE_VECS_MAX];
 #pragma GCC unroll 8
     for (int v = 0; v < vecs; v++) acc[v] = (vec){ 0 };
     for (int64_t p = p0; p < p1; p++, b += g->b_row) {
         const vec x = vec_set(a[p * g->a_col]);
+        if (ahead)
+#pragma GCC unroll 8
+            for (int v = 0; v < vecs; v += LINE) __builtin_prefetch(b + ahead + v * KLANES);
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) acc[v] += x * vec_load(b + v * KLANES);
     }
