@@ -17,12 +17,12 @@ local programs = {
     local net = nn.sequential{ nn.conv2d{32, 3, activation = "relu"}, nn.conv2d{64, 3, activation = "relu"}, nn.max_pool2d(2),
       nn.dropout(0.25), nn.flatten(), nn.dense{128, activation = "relu"}, nn.dropout(0.5), nn.dense(10) }
     return train(net, optim.adam, nn.loss.cross_entropy, bp.rand(1, 28, 28, 1), bp.randint(1, 10, {1}))]] },
-  batch_norm = { 1, [[
+  batch_norm = { 20, [[
     local net = nn.sequential{ nn.conv2d{16, 3, padding = "same"}, nn.batch_norm(), nn.activation "relu", nn.global_avg_pool2d(),
       nn.dense(10) }
     return train(net, optim.sgd, nn.loss.cross_entropy, bp.rand(4, 16, 16, 3), bp.randint(1, 10, {4}))]] },
   infer_mlp = { 500, [[return infer(nn.sequential{ nn.dense{32, activation = "relu"}, nn.dense(1) }, bp.rand(1, 10))]] },
-  infer_cnn = { 1, [[
+  infer_cnn = { 5, [[
     return infer(nn.sequential{ nn.conv2d{32, 3, activation = "relu"}, nn.conv2d{64, 3, activation = "relu"}, nn.max_pool2d(2),
       nn.flatten(), nn.dense{128, activation = "relu"}, nn.dense(10) }, bp.rand(1, 28, 28, 1))]] },
   lenet5 = { 1, [[
@@ -30,7 +30,7 @@ local programs = {
       nn.conv2d{16, 5, activation = "relu"}, nn.max_pool2d(2), nn.flatten(), nn.dense{120, activation = "relu"},
       nn.dense{84, activation = "relu"}, nn.dense(10) }
     return train(net, optim.sgd, nn.loss.cross_entropy, bp.rand(4, 28, 28, 1), bp.randint(1, 10, {4}))]] },
-  conv_strided = { 2, [[
+  conv_strided = { 20, [[
     local net = nn.sequential{ nn.conv2d{12, 5, strides = 2, padding = "same", activation = "relu"}, nn.conv2d{20, 3},
       nn.global_avg_pool2d(), nn.dense(3) }
     return train(net, optim.adam, nn.loss.cross_entropy, bp.rand(3, 17, 17, 5), bp.randint(1, 3, {3}))]] },
@@ -55,20 +55,20 @@ local programs = {
       end
       left = left - 1
     end]] },
-  lstm = { 1, [[
+  lstm = { 20, [[
     local net = nn.sequential{ nn.lstm(32), nn.dense(1) }
     return train(net, optim.adam, nn.loss.mse, bp.rand(8, 10, 16), bp.rand(8, 1))]], "lstm" },
-  gru = { 1, [[
+  gru = { 20, [[
     local net = nn.sequential{ nn.gru(32), nn.dense(1) }
     return train(net, optim.adam, nn.loss.mse, bp.rand(8, 10, 16), bp.rand(8, 1))]], "gru" },
-  embedding = { 5, [[
+  embedding = { 20, [[
     local net = nn.sequential{ nn.embedding{1000, 32}, nn.flatten(), nn.dense(1) }
     return train(net, optim.sgd, nn.loss.mse, bp.randint(1, 1000, {8, 10}), bp.rand(8, 1))]], "embedding" },
-  attention = { 1, [[
+  attention = { 20, [[
     local block = nn.multi_head_attention(2)
     local net = nn.sequential{ block, nn.flatten(), nn.dense(1) }
     return train(net, optim.sgd, nn.loss.mse, bp.rand(2, 12, 32), bp.rand(2, 1))]], "multi_head_attention" },
-  depthwise = { 1, [[
+  depthwise = { 20, [[
     local net = nn.sequential{ nn.depthwise_conv2d{3, padding = "same"}, nn.global_avg_pool2d(), nn.dense(3) }
     return train(net, optim.sgd, nn.loss.cross_entropy, bp.rand(4, 14, 14, 32), bp.randint(1, 3, {4}))]], "depthwise_conv2d" },
 }
