@@ -1,71 +1,24 @@
-/* conv2d.c - two-dimensional convolution over images [n][h][w][c], and its two gradients.
- *
- * The three are one bilinear form seen from three sides, so each is the gradient of the others:
- *     y  = conv2d(x, w)    dx = conv2d_grad_input(dy, w)    dw = conv2d_grad_weight(x, dy)
- * and their gradients of any order are again these three. */
+/* conv2d.c - two-dimensional convolution over images [n][h][w][c], and its two gradients: see conv_sides.h. */
+#include "conv_sides.h"
 #include "convolution.h"
-#include "window.h"
+#include "fused_activation.h"
 
-static const char *const activations[] = { "none", "relu", NULL }; /* in the order of bp_act */
-
-/* Options by place. conv2d has its activation where the gradients have the size that they cannot see from their inputs. */
-enum { STRIDE, PADDING, DILATION, OWN, ALGORITHM, OPTIONS };
+enum { ALGORITHM = BP_CONV_MORE, OPTIONS };
 
 /* clang-format off */
-#define OPTIONS_WITH(own)                                                                                                     \
+#define OPTIONS_WITH(...)                                                                                                     \
     (const bp_option[]){                                                                                                      \
-        { .name = "stride", .kind = BP_OPT_INTS, .def = 1, .min = 1, .max = 65536, .length = 2,                               \
-          .help = "step from one window to the next: rows, columns" },                                                        \
-        BP_PADDING_OPTION,                                                                                                    \
-        { .name = "dilation", .kind = BP_OPT_INTS, .def = 1, .min = 1, .max = 65536, .length = 2,                             \
-          .help = "distance between neighbouring taps of the kernel: rows, columns" },                                        \
-        own,                                                                                                                  \
+        BP_CONV_OPTIONS(__VA_ARGS__),                                                                                         \
         { .name = "algorithm", .kind = BP_OPT_CHOICE, .def = BP_CONV_AUTO, .min = 0, .max = 2, .choices = bp_conv_algorithms, \
           .help = "\"direct\": the sum as written; \"winograd\": a quarter of the multiplications, for 3x3 kernels with stride " \
                   "and dilation 1; \"auto\": what is faster for these shapes, direct in f64" },                               \
         { 0 },                                                                                                                \
     }
-#define ACTIVATION_OPTION                                                                                                     \
-    { .name = "activation", .kind = BP_OPT_CHOICE, .def = BP_ACT_NONE, .min = 0, .max = 1, .choices = activations,            \
-      .help = "applied to the result before it is stored; other activations are ops of their own" }
-#define SIZE_OPTION(text)                                                                                                     \
-    { .name = "size", .kind = BP_OPT_INTS, .min = 0, .max = 1e9, .length = 2, .required = true, .help = text }
 /* clang-format on */
 
-/* The whole geometry from the shape of x [n][h][w][c], that of w [kh][kw][c][oc], and the options. Fails where no window fits. */
 static bp_status geometry(bp_call *call, const int64_t x[4], const int64_t w[4], bp_conv_shape *s)
 {
-    const int64_t *stride = call->args[STRIDE].as.list, *dilation = call->args[DILATION].as.list;
-    const bp_padding padding = (bp_padding)call->args[PADDING].as.i;
-    char tx[200], tw[200];
-    bp_shape_text(4, x, tx);
-    bp_shape_text(4, w, tw);
-    if (x[3] != w[2])
-        return bp_op_fail(
-            call, BP_EINVAL,
-            "images %s have %lld channels and weights %s take %lld; images are [n][h][w][channels], weights [kh][kw][in][out]", tx,
-            (long long)x[3], tw, (long long)w[2]);
-    if (w[0] < 1 || w[1] < 1 || w[2] < 1 || w[3] < 1)
-        return bp_op_fail(call, BP_EINVAL, "weights %s are empty; every size must be at least 1", tw);
-    *s = (bp_conv_shape){ .n = x[0],
-                          .h = x[1],
-                          .w = x[2],
-                          .c = x[3],
-                          .oc = w[3],
-                          .kh = w[0],
-                          .kw = w[1],
-                          .sh = stride[0],
-                          .sw = stride[1],
-                          .dh = dilation[0],
-                          .dw = dilation[1] };
-    s->oh = bp_windows(s->h, s->kh, s->sh, s->dh, padding, &s->ph);
-    s->ow = bp_windows(s->w, s->kw, s->sw, s->dw, padding, &s->pw);
-    if (s->oh < 0 || s->ow < 0)
-        return bp_op_fail(
-            call, BP_EINVAL,
-            "a window of %lldx%lld does not fit into images %s with weights %s; use padding=\"same\", a smaller kernel, or pool less "
-            "before",
-            (long long)((s->kh - 1) * s->dh + 1), (long long)((s->kw - 1) * s->dw + 1), tx, tw);
+    BP_TRY(bp__conv_geometry(call, x, w, false, s));
     if (call->args[ALGORITHM].as.i == BP_CONV_WINOGRAD && !bp__winograd_fits(s))
         return bp_op_fail(call, BP_EINVAL,
                           "algorithm \"winograd\" needs a 3x3 kernel with stride 1 and dilation 1; here the kernel is %lldx%lld, stride "
@@ -107,7 +60,7 @@ static bp_status conv2d_run(bp_call *call)
     c.x = bp_data(call->in[0]);
     c.w = bp_data(call->in[1]);
     c.bias = call->in[2] ? bp_data(call->in[2]) : NULL;
-    c.act = (bp_act)call->args[OWN].as.i;
+    c.act = (bp_act)call->args[BP_CONV_OWN].as.i;
     return bp__conv_forward(call->ctx, &c);
 }
 
@@ -117,7 +70,7 @@ static bp_status grad_input_geometry(bp_call *call, bp_conv_shape *s)
 {
     BP_TRY(bp_need_ndim(call, 0, 4, "[n][oh][ow][out]"));
     BP_TRY(bp_need_ndim(call, 1, 4, "[kh][kw][in][out]"));
-    const int64_t *dy = call->in[0]->m.shape, *w = call->in[1]->m.shape, *size = call->args[OWN].as.list;
+    const int64_t *dy = call->in[0]->m.shape, *w = call->in[1]->m.shape, *size = call->args[BP_CONV_OWN].as.list;
     const int64_t x[4] = { dy[0], size[0], size[1], w[2] };
     BP_TRY(geometry(call, x, w, s));
     return bp_need_shape4(call, 0, s->n, s->oh, s->ow, s->oc);
@@ -147,7 +100,7 @@ static bp_status grad_weight_geometry(bp_call *call, bp_conv_shape *s)
 {
     BP_TRY(bp_need_ndim(call, 0, 4, "[n][h][w][in]"));
     BP_TRY(bp_need_ndim(call, 1, 4, "[n][oh][ow][out]"));
-    const int64_t *x = call->in[0]->m.shape, *dy = call->in[1]->m.shape, *size = call->args[OWN].as.list;
+    const int64_t *x = call->in[0]->m.shape, *dy = call->in[1]->m.shape, *size = call->args[BP_CONV_OWN].as.list;
     const int64_t w[4] = { size[0], size[1], x[3], dy[3] };
     BP_TRY(geometry(call, x, w, s));
     return bp_need_shape4(call, 1, s->n, s->oh, s->ow, s->oc);
@@ -173,63 +126,10 @@ static bp_status grad_weight_run(bp_call *call)
 
 /* ---- gradients ---- */
 
-/* The options of the call with `size` in the place that differs; without one, those of a plain conv2d. */
-static void options_with(const bp_grad *g, const int64_t *size, bp_arg args[OPTIONS])
-{
-    for (int i = 0; i < OPTIONS; i++) args[i] = g->args[i];
-    args[OWN] = size ? bp_list(2, size) : bp_default();
-}
-
-static bp_tensor *forward(bp_grad *g, bp_tensor *x, bp_tensor *w)
-{
-    bp_arg args[OPTIONS];
-    options_with(g, NULL, args);
-    return bp_g(g, &bp__op_conv2d, OPTIONS, args, 3, x, w, (bp_tensor *)NULL);
-}
-
-/* like_x: a tensor with the height and width of the input. */
-static bp_tensor *grad_input(bp_grad *g, bp_tensor *dy, bp_tensor *w, const bp_tensor *like_x)
-{
-    bp_arg args[OPTIONS];
-    options_with(g, like_x->m.shape + 1, args);
-    return bp_g(g, &bp__op_conv2d_grad_input, OPTIONS, args, 2, dy, w);
-}
-
-static bp_tensor *grad_weight(bp_grad *g, bp_tensor *x, bp_tensor *dy, const bp_tensor *like_w)
-{
-    bp_arg args[OPTIONS];
-    options_with(g, like_w->m.shape, args);
-    return bp_g(g, &bp__op_conv2d_grad_weight, OPTIONS, args, 2, x, dy);
-}
-
-static void conv2d_gradient(bp_grad *g)
-{
-    bp_tensor *dz = g->dout[0];
-    if (g->args[OWN].as.i == BP_ACT_RELU) dz = G2(g, relu_grad, dz, g->out[0]);
-    if (g->want[0]) bp_grad_set(g, 0, grad_input(g, dz, g->in[1], g->in[0]));
-    if (g->want[1]) bp_grad_set(g, 1, grad_weight(g, g->in[0], dz, g->in[1]));
-    if (g->n_in > 2 && g->in[2] && g->want[2]) {
-        const int64_t pixels[3] = { 0, 1, 2 };
-        bp_arg axes = bp_list(3, pixels);
-        bp_grad_set(g, 2, bp_g(g, &bp__op_sum, 1, &axes, 1, dz));
-    }
-}
-
-/* dx = grad_input(dy, w): with the gradient e of dx, d(dy) = conv2d(e, w) and dw = grad_weight(e, dy). */
-static void grad_input_gradient(bp_grad *g)
-{
-    bp_tensor *e = g->dout[0];
-    if (g->want[0]) bp_grad_set(g, 0, forward(g, e, g->in[1]));
-    if (g->want[1]) bp_grad_set(g, 1, grad_weight(g, e, g->in[0], g->in[1]));
-}
-
-/* dw = grad_weight(x, dy): with the gradient e of dw, dx = grad_input(dy, e) and d(dy) = conv2d(x, e). */
-static void grad_weight_gradient(bp_grad *g)
-{
-    bp_tensor *e = g->dout[0];
-    if (g->want[0]) bp_grad_set(g, 0, grad_input(g, g->in[1], e, g->in[0]));
-    if (g->want[1]) bp_grad_set(g, 1, forward(g, g->in[0], e));
-}
+static const bp_conv_sides sides = { &bp__op_conv2d, &bp__op_conv2d_grad_input, &bp__op_conv2d_grad_weight, OPTIONS };
+static void conv2d_gradient(bp_grad *g) { bp__conv_forward_gradient(g, &sides); }
+static void grad_input_gradient(bp_grad *g) { bp__conv_grad_input_gradient(g, &sides); }
+static void grad_weight_gradient(bp_grad *g) { bp__conv_grad_weight_gradient(g, &sides); }
 
 /* ---- rows ---- */
 
@@ -264,7 +164,7 @@ const bp_op bp__op_conv2d = {
             { 0 },
         },
     .options =
-        OPTIONS_WITH(ACTIVATION_OPTION),
+        OPTIONS_WITH(BP_FUSED_ACTIVATION_OPTION),
     .n_out = 1,
     .outputs = "y: [n][oh][ow][out]",
     .flags = BP_OP_KINKED,
@@ -302,7 +202,7 @@ const bp_op bp__op_conv2d_grad_input = {
             { 0 },
         },
     .options =
-        OPTIONS_WITH(SIZE_OPTION("height and width of the images, which dy does not tell")),
+        OPTIONS_WITH(BP_SIZE_OPTION("height and width of the images, which dy does not tell")),
     .n_out = 1,
     .outputs = "dx: [n][h][w][in]",
     .flags = BP_OP_INTERNAL,
@@ -337,7 +237,7 @@ const bp_op bp__op_conv2d_grad_weight = {
             { 0 },
         },
     .options =
-        OPTIONS_WITH(SIZE_OPTION("height and width of the kernel, which x and dy do not tell")),
+        OPTIONS_WITH(BP_SIZE_OPTION("height and width of the kernel, which x and dy do not tell")),
     .n_out = 1,
     .outputs = "dw: [kh][kw][in][out]",
     .flags = BP_OP_INTERNAL,

@@ -1,8 +1,7 @@
 /* linear.c - the dense layer's arithmetic: a product with bias and activation in one pass. */
-#include "op.h"
+#include "fused_activation.h"
 #include "product.h"
 
-static const char *const activations[] = { "none", "relu", NULL }; /* in the order of bp_act */
 enum { ACTIVATION };
 
 static bp_status linear_infer(bp_call *call)
@@ -96,16 +95,7 @@ const bp_op bp__op_linear = {
             { 0 },
         },
     .options =
-        (const bp_option[]){
-            { .name = "activation",
-              .kind = BP_OPT_CHOICE,
-              .def = BP_ACT_NONE,
-              .min = 0,
-              .max = 1,
-              .choices = activations,
-              .help = "applied to the result; other activations are ops of their own" },
-            { 0 },
-        },
+        (const bp_option[]){ BP_FUSED_ACTIVATION_OPTION, { 0 } },
     .n_out = 1,
     .outputs = "y: [..][out]",
     .flags = BP_OP_KINKED,
