@@ -13,10 +13,12 @@
  *   - columns beyond the image are made real by copying the image with zeros beside it, if any are needed;
  *   - rows beyond the image are left out: rows of the result that meet the same taps form a part, and its sum begins and ends there;
  *   - weights are packed once per call into panels (transposed for the input gradient).
- * An input gradient of fewer channels than lanes goes the other way round: conv2d_few.c.
+ * An input gradient of fewer channels than lanes goes the other way round: conv2d_few.c. Results of few features with stride 1 have their
+ * vectors along the pixels: conv2d_planar.c.
  * Small images are taken several at a time, so that a panel of weights meets about GROUP_PIXELS rows. */
 #include "carve.h"
 #include "conv2d_few.h"
+#include "conv2d_planar.h"
 #include "tile.h"
 
 #include <string.h>
@@ -301,6 +303,10 @@ static void run_gather(const gather *g, const real *x, const real *w, const real
 void K(conv2d_forward)(const bp_conv_shape *s, const void *x, const void *w, const void *bias, bp_act act, void *y, int64_t n0, int64_t n1,
                        void *scratch)
 {
+    if (K(conv2d_planar_gathers)(s, false)) {
+        K(conv2d_planar_gather)(s, false, (const real *)x, (const real *)w, (const real *)bias, act, (real *)y, n0, n1, scratch);
+        return;
+    }
     const gather g = gather_of(s, false);
     run_gather(&g, (const real *)x + n0 * s->h * s->w * s->c, (const real *)w, (const real *)bias, act,
                (real *)y + n0 * s->oh * s->ow * s->oc, n1 - n0, scratch);
@@ -308,6 +314,10 @@ void K(conv2d_forward)(const bp_conv_shape *s, const void *x, const void *w, con
 
 void K(conv2d_grad_input)(const bp_conv_shape *s, const void *dy, const void *w, void *dx, int64_t n0, int64_t n1, void *scratch)
 {
+    if (K(conv2d_planar_gathers)(s, true)) {
+        K(conv2d_planar_gather)(s, true, (const real *)dy, (const real *)w, NULL, BP_ACT_NONE, (real *)dx, n0, n1, scratch);
+        return;
+    }
     if (few_channels(s)) {
         K(conv2d_few_grad_input)(s, (const real *)dy, (const real *)w, (real *)dx, n0, n1, scratch);
         return;
@@ -373,6 +383,10 @@ static void run_taps(const bp_conv_shape *s, const tile_panel *panel, int64_t pa
 
 void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy, void *dw, int64_t n0, int64_t n1, void *scratch)
 {
+    if (K(conv2d_planar_sums)(s)) {
+        K(conv2d_planar_sum)(s, (const real *)x, (const real *)dy, (real *)dw, n0, n1, scratch);
+        return;
+    }
     weight_room r;
     weight_scratch(s, scratch, &r);
     const frame f = weight_frame(s);
@@ -419,10 +433,10 @@ size_t K(conv2d_scratch)(const bp_conv_shape *s)
     gather_room g;
     weight_room w;
     const size_t sizes[] = { gather_scratch(&forward, NULL, &g),
-                             few_channels(s) ? K(conv2d_few_scratch)(s) : gather_scratch(&gradient, NULL, &g),
-                             weight_scratch(s, NULL, &w) };
+                             few_channels(s) ? K(conv2d_few_scratch)(s) : gather_scratch(&gradient, NULL, &g), weight_scratch(s, NULL, &w),
+                             K(conv2d_planar_scratch)(s) };
     size_t most = sizes[0];
-    for (int i = 1; i < 3; i++)
+    for (int i = 1; i < 4; i++)
         if (sizes[i] > most) most = sizes[i];
     return most;
 }

@@ -132,6 +132,7 @@ typedef enum bp_compare_id {
 
 typedef struct bp_kernels {
     const char *isa;
+    int lanes; /* elements of a vector */
     bp_unary_fn *unary[BP_UNARY_COUNT];
     bp_binary_fn *binary[BP_BINARY_COUNT];
     bp_compare_fn *compare[BP_COMPARE_COUNT];

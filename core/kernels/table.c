@@ -9,6 +9,7 @@ extern const bp_kernels KPASTE(bp__kernels, KBUILD);
 const bp_kernels KPASTE(bp__kernels, KBUILD) = {
     /* KBUILD is f32_avx2 or the like, or f64: what follows the dtype names the instruction set. */
     .isa = sizeof(BP_TEXT(KBUILD)) > 5 ? &BP_TEXT(KBUILD)[4] : "baseline",
+    .lanes = KLANES,
     .unary = {
 #define BP_UNARY(name, ...) [BP_UNARY_##name] = K(unary_##name),
 #define BP_BINARY(name, ...)

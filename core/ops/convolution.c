@@ -103,12 +103,14 @@ static int64_t tiles_of(const bp_conv_shape *s, direction d)
 /* Compares the time of one image, in multiply-adds of the direct way. The small products run at four fifths of its speed; transforming a
  * channel of a tile takes as long as 300 multiply-adds, transforming the weights of a pair of channels as 250, here shared by eight images:
  * the number of images does not count, so that a result does not depend on the company it is computed in. */
-static bool winograd_wins(const bp_convolution *c, direction d)
+static bool winograd_wins(const bp_kernels *kernels, const bp_convolution *c, direction d)
 {
     const bp_conv_shape *s = &c->s;
     if (c->algorithm != BP_CONV_AUTO) return c->algorithm == BP_CONV_WINOGRAD;
     if (!bp__winograd_fits(s) || c->dtype != BP_F32 || s->c < 8 || s->oc < 8) return false;
     const double in = (double)s->c, out = (double)s->oc;
+    const bool planar = d == GRAD_WEIGHT ? kernels->conv2d_planar_sums(s) : kernels->conv2d_planar_gathers(s, d == GRAD_INPUT);
+    if (planar && s->c < kernels->lanes && s->oc < kernels->lanes) return false; /* half of each vector would be empty on both sides */
     if (d == GRAD_WEIGHT && 36 * in * out > MOST_SUMS) return false;
     const double winograd = (double)tiles_of(s, d) * (45 * in * out + 300 * (in + out)) + 250.0 / 8 * in * out;
     return winograd < 0.85 * work_per_image(s);
@@ -181,7 +183,7 @@ bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c)
 {
     job j = job_of(ctx, c);
     if (c->s.n * c->s.oh * c->s.ow == 0) return BP_OK;
-    if (winograd_wins(c, FORWARD)) return run_tiles(ctx, &j, FORWARD);
+    if (winograd_wins(j.kernels, c, FORWARD)) return run_tiles(ctx, &j, FORWARD);
     cut_images(&j, c->s.oh, c->s.ow, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
     bp_parallel(ctx, chunks_of(&j), forward_chunk, &j);
@@ -220,7 +222,7 @@ bp_status bp__conv_grad_input(bp_ctx *ctx, const bp_convolution *c)
 {
     job j = job_of(ctx, c);
     if (c->s.n * c->s.h * c->s.w == 0) return BP_OK;
-    if (winograd_wins(c, GRAD_INPUT)) return run_tiles(ctx, &j, GRAD_INPUT);
+    if (winograd_wins(j.kernels, c, GRAD_INPUT)) return run_tiles(ctx, &j, GRAD_INPUT);
     cut_images(&j, c->s.h, c->s.w, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
     bp_parallel(ctx, chunks_of(&j), grad_input_chunk, &j);
@@ -275,7 +277,7 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
         memset(j.out, 0, (size_t)bytes);
         return BP_OK;
     }
-    if (winograd_wins(c, GRAD_WEIGHT)) {
+    if (winograd_wins(j.kernels, c, GRAD_WEIGHT)) {
         j.tiles = s->n * tiles_of(s, GRAD_WEIGHT);
         parts = greater(smaller(most, j.tiles / FEWEST_TILES), 1);
         j.tiles_each = divide_up(divide_up(j.tiles, parts), TILE_STEP) * TILE_STEP;

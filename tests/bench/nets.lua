@@ -194,7 +194,10 @@ local function layer_alone(words)
     net:train()
     local grad = bp.no_grad(function() return net(x) end)
     local wanted = { x, table.unpack(net:parameters()) }
-    local step = prepared(o, function(g) return table.unpack(core.gradients(net(x), wanted, { grad = g })) end)
+    local step = prepared(o, function(g)
+      local y = net(x)
+      return y, table.unpack(core.gradients(y, wanted, { grad = g })) -- y too: else a plan leaves out what only it needs
+    end)
     return function(n)
       for _ = 1, n do
         for _, t in ipairs{ step(grad) } do t:free() end

@@ -193,14 +193,21 @@ static void place(int64_t size, int64_t taps, int64_t stride, int64_t dilation, 
     *out = room < reach ? 0 : (room - reach) / stride + 1;
 }
 
+static int planar_gathers, planar_sums; /* shapes that went by planes */
+
 static void test_conv2d(void)
 {
     static const int64_t kernel_sizes[] = { 1, 2, 3, 3, 3, 4, 5, 5, 7 };
+    const bool wide = chance(20);
     bp_conv_shape s = { .n = chance(5) ? 0 : between(1, 5),
                         .h = between(1, 14),
                         .w = between(1, 14),
                         .c = chance(70) ? between(1, 9) : size_up_to(70),
                         .oc = chance(60) ? between(1, 20) : size_up_to(70) };
+    if (wide) { /* rows of several vectors, few features */
+        s.n = between(1, 2), s.h = between(8, 30), s.w = between(16, 40), s.oc = between(1, 9);
+        if (chance(30)) s.c = between(1, 4), s.oc = between(1, 40);
+    }
     do {
         s.kh = kernel_sizes[draw() % 9], s.kw = kernel_sizes[draw() % 9];
         s.sh = chance(50) ? 1 : between(1, 4), s.sw = chance(50) ? 1 : between(1, 4);
@@ -221,6 +228,8 @@ static void test_conv2d(void)
     const void *real_bias = biased ? bias.real : NULL;
     const size_t bytes = kernels->conv2d_scratch(&s);
     char *scratch = scratch_of(bytes);
+    planar_gathers += kernels->conv2d_planar_gathers(&s, false) + kernels->conv2d_planar_gathers(&s, true);
+    planar_sums += kernels->conv2d_planar_sums(&s);
 
     plain_conv2d(&s, x.plain, w.plain, biased ? bias.plain : NULL, act, y.plain);
     kernels->conv2d_forward(&s, x.real, w.real, real_bias, act, y.real, 0, s.n, scratch);
@@ -390,7 +399,10 @@ static void test_table(const bp_kernels *table, bool is_f64, const char *name)
     state = 88172645463325252u;
     test_nan();
     for (int i = 0; i < 300; i++) test_gemm();
+    planar_gathers = planar_sums = 0;
     for (int i = 0; i < 400; i++) test_conv2d();
+    check(kernels->lanes < 4 || (planar_gathers > 10 && planar_sums > 5), "%d and %d of the shapes went by planes", planar_gathers,
+          planar_sums);
     for (int i = 0; i < 200; i++) test_pool2d();
     for (int i = 0; i < 200; i++) test_softmax();
     printf("%s: %ld checks\n", name, passed + failed - before);
