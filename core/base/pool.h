@@ -8,6 +8,9 @@
  * tells scratch areas apart. fn must not apply ops, allocate or fail. Nested calls run inline. */
 typedef void bp_chunk_fn(void *arg, int64_t chunk, int worker);
 void bp_parallel(bp_ctx *ctx, int64_t chunks, bp_chunk_fn *fn, void *arg);
+/* The same, where every thread begins at the last chunk of its share and goes back. A job that walks through more than the caches hold, the
+ * same memory at every replay, changes direction from one to the next: what was met last is still there and is met first. */
+void bp_parallel_from(bp_ctx *ctx, bool backwards, int64_t chunks, bp_chunk_fn *fn, void *arg);
 
 /* Number of equal chunks for n elements when one chunk should cover about `grain` of them: a function of n and grain alone. */
 static inline int64_t bp_chunks(int64_t n, int64_t grain) { return n <= grain ? (n > 0) : (n + grain - 1) / grain; }

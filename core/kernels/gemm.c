@@ -12,13 +12,16 @@
  *   panels enough will meet it.
  * With k = 1 nothing is added up: each row of C is the row of B times a number (dX of a single output, dW of a single sample).
  * A result of one column is computed as one row, B^T * A^T, so that its elements lie side by side in vectors.
- * A single row meets every element of B once, which no copy repays: vectors of B go straight from memory into the sums.
+ * A single row meets every element of B once, which no copy repays: vectors of B go straight from memory into the sums. Where those fit in
+ * registers they stay there; a longer row of sums lies in the first-level cache and takes four rows of B at a time, each read from end to
+ * end, as memory likes it best.
  * None of this touches the order of the sum. */
 #include "tile.h"
 #include "vmath.h"
 
 #define ROW_BLOCK (32 * TILE_ROWS) /* rows of A copied at a time: with TILE_K_MAX floats each, 240 kB */
 #define GROUP TILE_COLS_MAX        /* columns of B packed at a time: 80 kB; of AVX-512, 160 kB */
+#define ROW_WIDE 2048              /* sums of one row that stay in the first-level cache */
 #define NEAR (16 * 1024)           /* bytes that an operand of one tile may be scattered over */
 
 static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
@@ -117,17 +120,11 @@ static inline __attribute__((always_inline)) void row_piece(const bp_gemm *g, co
     const real *const bias = g->bias && p1 == g->k ? (const real *)g->bias + j : NULL;
     const bool load = g->accumulate || p0 > 0, relu = g->act == BP_ACT_RELU && p1 == g->k;
     real *const c = (real *)g->c + j;
-    enum { LINE = sizeof(vec) < 64 ? 64 / sizeof(vec) : 1, ROWS_AHEAD = 16, FAR = 128 };
-    /* a piece of each row is not what the hardware expects to be read next */
-    const int64_t ahead = g->k >= FAR ? ROWS_AHEAD * g->b_row : 0;
     vec acc[TILE_VECS_MAX];
 #pragma GCC unroll 8
     for (int v = 0; v < vecs; v++) acc[v] = (vec){ 0 };
     for (int64_t p = p0; p < p1; p++, b += g->b_row) {
         const vec x = vec_set(a[p * g->a_col]);
-        if (ahead)
-#pragma GCC unroll 8
-            for (int v = 0; v < vecs; v += LINE) __builtin_prefetch(b + ahead + v * KLANES);
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) acc[v] += x * vec_load(b + v * KLANES);
     }
@@ -139,18 +136,57 @@ static inline __attribute__((always_inline)) void row_piece(const bp_gemm *g, co
     }
 }
 
-/* The same column by column, where fewer are left than a vector has lanes. */
+/* The same for as many vectors as there are, at most ROW_WIDE elements. */
+static void row_wide(const bp_gemm *g, int64_t cols, int64_t j, int64_t p0, int64_t p1)
+{
+    const real *const a = (const real *)g->a, *b = (const real *)g->b + p0 * g->b_row + j;
+    const real *const bias = g->bias && p1 == g->k ? (const real *)g->bias + j : NULL;
+    const bool load = g->accumulate || p0 > 0, relu = g->act == BP_ACT_RELU && p1 == g->k;
+    real *const c = (real *)g->c + j, sums[ROW_WIDE];
+    for (int64_t v = 0; v < cols; v += KLANES) vec_store(sums + v, (vec){ 0 });
+    int64_t p = p0;
+    for (; p + 4 <= p1; p += 4, b += 4 * g->b_row) {
+        vec x[4];
+        for (int i = 0; i < 4; i++) x[i] = vec_set(a[(p + i) * g->a_col]);
+        for (int64_t v = 0; v < cols; v += KLANES) {
+            vec sum = vec_load(sums + v);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sum += x[i] * vec_load(b + i * g->b_row + v);
+            vec_store(sums + v, sum);
+        }
+    }
+    for (; p < p1; p++, b += g->b_row) {
+        const vec x = vec_set(a[p * g->a_col]);
+        for (int64_t v = 0; v < cols; v += KLANES) vec_store(sums + v, vec_load(sums + v) + x * vec_load(b + v));
+    }
+    for (int64_t v = 0; v < cols; v += KLANES) {
+        vec sum = vec_load(sums + v);
+        FINISH(sum, vec_load(c + v), vec_load(bias + v));
+        if (relu) sum = vec_keep(~(vec_i)(sum <= (vec){ 0 }), sum);
+        vec_store(c + v, sum);
+    }
+}
+
+/* The same where fewer columns are left than a vector has lanes. Whole vectors as long as they end inside B: what the lanes beyond hold
+ * belongs to other elements and is dropped. */
 static void row_edge(const bp_gemm *g, int64_t j, int64_t p0, int64_t p1)
 {
-    const real *const a = (const real *)g->a;
+    const real *const a = (const real *)g->a, *b = (const real *)g->b + p0 * g->b_row + j;
     const bool load = g->accumulate || p0 > 0, last = p1 == g->k;
-    for (; j < g->n; j++) {
-        const real *b = (const real *)g->b + p0 * g->b_row + j * g->b_col;
-        const real *const bias = g->bias && last ? (const real *)g->bias + j : NULL;
-        real *const c = (real *)g->c + j, sum = 0;
-        for (int64_t p = p0; p < p1; p++, b += g->b_row) sum = multiply_add(a[p * g->a_col], *b, sum);
-        FINISH(sum, *c, *bias);
-        *c = last && g->act == BP_ACT_RELU && sum <= 0 ? 0 : sum;
+    const real *const bias = g->bias && last ? (const real *)g->bias + j : NULL;
+    real *const c = (real *)g->c + j;
+    const int lanes = (int)(g->n - j);
+    int64_t p = p0;
+    vec sum = { 0 };
+    if (g->b_col == 1 && lanes > 1)
+        for (const real *const end = (const real *)g->b + (g->k - 1) * g->b_row + g->n - KLANES; p < p1 && b <= end; p++, b += g->b_row)
+            sum += vec_set(a[p * g->a_col]) * vec_load(b);
+    for (int l = 0; l < lanes; l++) {
+        real one = sum[l];
+        const real *at = b + l * g->b_col;
+        for (int64_t q = p; q < p1; q++, at += g->b_row) one = multiply_add(a[q * g->a_col], *at, one);
+        FINISH(one, c[l], bias[l]);
+        c[l] = last && g->act == BP_ACT_RELU && one <= 0 ? 0 : one;
     }
 }
 
@@ -161,11 +197,16 @@ static void one_row(const bp_gemm *g)
     do {
         const int64_t p1 = g->k - p0 < pass ? g->k : p0 + pass;
         int64_t j = 0;
+        while (g->n - j >= 16 * KLANES) {
+            const int64_t cols = g->n - j < ROW_WIDE ? (g->n - j) / KLANES * KLANES : ROW_WIDE;
+            row_wide(g, cols, j, p0, p1);
+            j += cols;
+        }
         for (; j + 8 * KLANES <= g->n; j += 8 * KLANES) row_piece(g, 8, j, p0, p1);
         if (j + 4 * KLANES <= g->n) row_piece(g, 4, j, p0, p1), j += 4 * KLANES;
         if (j + 2 * KLANES <= g->n) row_piece(g, 2, j, p0, p1), j += 2 * KLANES;
         if (j + KLANES <= g->n) row_piece(g, 1, j, p0, p1), j += KLANES;
-        row_edge(g, j, p0, p1);
+        if (j < g->n) row_edge(g, j, p0, p1);
         p0 = p1;
     } while (p0 < g->k);
 }

@@ -43,6 +43,15 @@ typedef struct bp_affine {
     double value;
 } bp_affine;
 
+/* A sum over k is taken in passes, each added to what those before gave. Their length depends on k alone, because it decides the order of
+ * the sum: equal ones but for the last, none longer than BP_PASS_MAX. */
+#define BP_PASS_MAX 320
+static inline int64_t bp_pass(int64_t k)
+{
+    const int64_t passes = (k + BP_PASS_MAX - 1) / BP_PASS_MAX;
+    return passes > 1 ? (k + passes - 1) / passes : k;
+}
+
 /* A matrix product C[m][n] (+)= A[m][k] * B[k][n]: any strides for A and B (in elements), rows of C contiguous. */
 typedef struct bp_gemm {
     int64_t m, n, k;

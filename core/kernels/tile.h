@@ -26,7 +26,7 @@
 #define TILE_VECS_MAX 8                  /* widest panel, for products of a single row */
 #define TILE_COLS_MAX (TILE_VECS_MAX * KLANES)
 /* Longest k of one pass: a panel of B stays in the first-level cache next to the rows of A. */
-#define TILE_K_MAX 320
+#define TILE_K_MAX BP_PASS_MAX
 
 typedef struct tile_panel {
     int64_t m, k, cols;
@@ -63,11 +63,6 @@ static inline void tile_strips(int64_t *a_at, int64_t rows, int64_t k)
     for (int64_t i = 0; i < rows; i++) a_at[i] = i / TILE_ROWS * TILE_ROWS * k + i % TILE_ROWS;
 }
 
-/* Length of the passes that k is cut into, equal but for the last one; it depends on k alone because it decides the order of the sum. */
-static inline int64_t tile_k_pass(int64_t k)
-{
-    const int64_t passes = (k + TILE_K_MAX - 1) / TILE_K_MAX;
-    return passes > 1 ? (k + passes - 1) / passes : k;
-}
+static inline int64_t tile_k_pass(int64_t k) { return bp_pass(k); }
 
 #endif

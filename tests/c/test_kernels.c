@@ -135,7 +135,10 @@ static void *at(void *p, int64_t i) { return (char *)p + (size_t)i * real_size()
 
 static void test_gemm(void)
 {
-    const int64_t m = chance(8) ? between(190, 420) : size_up_to(150), n = chance(20) ? size_up_to(530) : size_up_to(140),
+    const int64_t m = chance(8) ? between(190, 420) : size_up_to(150),
+                  n = m == 1 && chance(40) ? between(200, 5000)
+                      : chance(20)         ? size_up_to(530)
+                                           : size_up_to(140),
                   k = chance(5)    ? 0
                       : chance(15) ? between(300, 900)
                                    : size_up_to(140);

@@ -1,5 +1,5 @@
 /* test_ops.c - elementwise ops, comparisons and creation against plain loops: strides, broadcasting, empty tensors, promotion of dtypes,
- * special values, and what is refused. */
+ * special values, and what is refused; products of one row. */
 #include "ops.h"
 
 /* ---- functions of one element ---- */
@@ -335,6 +335,27 @@ static void test_create(void)
     sweep();
 }
 
+/* ---- products of one row ---- */
+
+/* A row alone has the bits that it has among others, with any number of threads. */
+static void test_rows(void)
+{
+    static const int64_t sizes[][2] = { { 9000, 128 }, { 700, 1000 }, { 1000, 5003 }, { 30000, 10 }, { 330, 2100 }, { 9000, 1 } };
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int act = 0; act < 2; act++) {
+            const int64_t k = sizes[s][0], n = sizes[s][1];
+            bp_tensor *x = tensor(BP_F32, SHAPE(2, k)), *w = tensor(BP_F32, SHAPE(k, n)), *b = tensor(BP_F32, SHAPE(n));
+            bp_tensor *row = apply("slice", TENSORS(x), ARGS(bp_int(0), bp_int(0), bp_int(1)));
+            bp_tensor *both = apply("linear", TENSORS(x, w, b), ARGS(bp_int(act))),
+                      *one = apply("linear", TENSORS(row, w, b), ARGS(bp_int(act)));
+            CHECK(memcmp(bp_tensor_data(both), bp_tensor_data(one), (size_t)n * sizeof(float)) == 0, "linear %lld x %lld: bits of one row",
+                  (long long)k, (long long)n);
+            check_threads("linear", TENSORS(row, w, b), ARGS(bp_int(act)));
+            check_threads("matmul", TENSORS(row, w), NO_ARGS);
+            sweep();
+        }
+}
+
 int main(void)
 {
     counting memory = { 0, 0, 0, 0 };
@@ -344,6 +365,7 @@ int main(void)
     test_in_place();
     test_kinks();
     test_create();
+    test_rows();
     close_counting(ctx, &memory);
     return report();
 }
