@@ -175,18 +175,21 @@ static void row_edge(const bp_gemm *g, int64_t j, int64_t p0, int64_t p1)
     const bool load = g->accumulate || p0 > 0, last = p1 == g->k;
     const real *const bias = g->bias && last ? (const real *)g->bias + j : NULL;
     real *const c = (real *)g->c + j;
-    const int lanes = (int)(g->n - j);
+    real sums[KLANES] = { 0 };
+    const int64_t lanes = g->n - j;
     int64_t p = p0;
-    vec sum = { 0 };
-    if (g->b_col == 1 && lanes > 1)
-        for (const real *const end = (const real *)g->b + (g->k - 1) * g->b_row + g->n - KLANES; p < p1 && b <= end; p++, b += g->b_row)
-            sum += vec_set(a[p * g->a_col]) * vec_load(b);
-    for (int l = 0; l < lanes; l++) {
-        real one = sum[l];
-        const real *at = b + l * g->b_col;
-        for (int64_t q = p; q < p1; q++, at += g->b_row) one = multiply_add(a[q * g->a_col], *at, one);
-        FINISH(one, c[l], bias[l]);
-        c[l] = last && g->act == BP_ACT_RELU && one <= 0 ? 0 : one;
+    if (lanes > 1) {
+        const int64_t room = (g->k - 1) * g->b_row + g->n - KLANES - j; /* where the last whole vector may begin */
+        vec sum = { 0 };
+        for (; p < p1 && p * g->b_row <= room; p++, b += g->b_row) sum += vec_set(a[p * g->a_col]) * vec_load(b);
+        vec_store(sums, sum);
+    }
+    for (int64_t l = 0; l < lanes; l++) {
+        real sum = sums[l];
+        const real *at = b + l;
+        for (int64_t q = p; q < p1; q++, at += g->b_row) sum = multiply_add(a[q * g->a_col], *at, sum);
+        FINISH(sum, c[l], bias[l]);
+        c[l] = last && g->act == BP_ACT_RELU && sum <= 0 ? 0 : sum;
     }
 }
 

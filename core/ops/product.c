@@ -166,7 +166,7 @@ static bp_status long_row(bp_ctx *ctx, const bp_product *product)
     j.tiles = divide_up(g->n, j.columns);
     j.sums = (char *)bp__scratch(ctx, (size_t)(j.passes * g->n * j.size));
     if (!j.sums) return BP_ENOMEM;
-    bp_parallel(ctx, divide_up(j.passes, j.each) * j.tiles, row_chunk, &j);
+    bp_parallel_from(ctx, ctx->replays & 1, divide_up(j.passes, j.each) * j.tiles, row_chunk, &j);
     const float one = 1;
     const double one_f64 = 1;
     bp_gemm sum = *g;
