@@ -29,7 +29,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { POINTS = 6, CELLS = POINTS * POINTS, OUT = 4, TAPS = 3 };
+enum { POINTS = 6, CELLS = POINTS * POINTS, OUT = 4, TAPS = 3, APART = 16 };
 
 #define A ((real)0.6875)
 #define B ((real)1.5)
@@ -160,6 +160,8 @@ static plan plan_of(const bp_conv_shape *s, bool gradient)
     return p;
 }
 
+static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+
 /* Channels in whole vectors. */
 static int64_t whole(int64_t channels) { return (channels + KLANES - 1) / KLANES * KLANES; }
 
@@ -170,8 +172,10 @@ static int64_t block_of(int64_t channels)
     return fit < 2 * TILE_ROWS ? 2 * TILE_ROWS : fit > 8 * TILE_ROWS ? 8 * TILE_ROWS : fit;
 }
 
-/* From one cell of V, M or D to the next: a little more than the block needs, so that cells do not meet in the same sets of the cache. */
-static int64_t cell_size(int64_t tiles, int64_t width) { return tiles * width + 16; }
+/* From one cell of U, V, M or D to the next: a little more than there is in it, so that cells do not meet in the same sets of the cache. */
+static int64_t cell_size(int64_t rows, int64_t width) { return rows * width + APART; }
+/* Where the panel of U begins whose first column is j; those before it hold whole vectors, at least one each. */
+static int64_t panel_at(int64_t rows, int64_t j) { return CELLS * (rows * j + j / KLANES * APART); }
 
 /* Where the n x n pixels from row i and column j of an image lie. */
 INLINE void find_pixels(const int n, const real *x, int64_t h, int64_t w, int64_t c, int64_t i, int64_t j, const real *zeros,
@@ -213,22 +217,23 @@ static void input_block(const plan *p, const real *x, const real *zeros, real *v
 
 size_t K(winograd_weights_size)(const bp_conv_shape *s)
 {
-    const int64_t forward = s->c * whole(s->oc), gradient = s->oc * whole(s->c);
-    return (size_t)(CELLS * (forward > gradient ? forward : gradient)) * sizeof(real);
+    const int64_t panels = (greater(s->c, s->oc) + KLANES - 1) / KLANES;
+    return (size_t)(CELLS * (greater(s->c * whole(s->oc), s->oc * whole(s->c)) + panels * APART)) * sizeof(real);
 }
 
-/* U: for each panel of columns, cell after cell of k x width, in the order they are read. Steps k0..k1-1 of all panels; k0 is a multiple of
- * KLANES. */
-void K(winograd_weights)(const bp_conv_shape *s, bool gradient, const void *w_, void *u_, int64_t k0, int64_t k1, void *scratch)
+/* U: for each panel of the columns j0..j1-1, cell after cell of k x width, in the order they are read. Steps k0..k1-1 of all panels; k0 is
+ * a multiple of KLANES. */
+void K(winograd_weights)(const bp_conv_shape *s, bool gradient, const void *w_, void *u_, int64_t k0, int64_t k1, int64_t j0, int64_t j1,
+                         void *scratch)
 {
     const plan p = plan_of(s, gradient);
     const real *const w = (const real *)w_;
     const int64_t tap = s->c * s->oc;
-    for (int64_t j = 0; j < p.oc;) {
-        const int vecs = K(tile_vecs)(TILE_ROWS, p.oc - j);
-        const int64_t width = (int64_t)vecs * KLANES, cols = p.oc - j < width ? p.oc - j : width;
-        const int64_t cell = p.c * width;
-        real *const u = (real *)u_ + CELLS * p.c * j;
+    for (int64_t j = j0; j < j1;) {
+        const int vecs = K(tile_vecs)(TILE_ROWS, j1 - j);
+        const int64_t width = (int64_t)vecs * KLANES, cols = j1 - j < width ? j1 - j : width;
+        const int64_t cell = cell_size(p.c, width);
+        real *const u = (real *)u_ + panel_at(p.c, j - j0);
         if (!gradient)
             for (int64_t k = k0; k < k1; k++)
                 for (int64_t o = 0; o < cols; o += KLANES) {
@@ -323,7 +328,7 @@ static void output_block(const plan *p, const real *m, int64_t cell, int vecs, c
 static void multiply_block(const plan *p, const product_room *r, const int64_t *off, const real *u, int vecs, int64_t tiles)
 {
     const int64_t width = (int64_t)vecs * KLANES, pass = tile_k_pass(p->c), v_width = whole(p->c);
-    const int64_t v_cell = cell_size(tiles, v_width), m_cell = cell_size(tiles, width), u_cell = p->c * width;
+    const int64_t v_cell = cell_size(tiles, v_width), m_cell = cell_size(tiles, width), u_cell = cell_size(p->c, width);
     for (int e = 0; e < CELLS; e++)
         for (int64_t k = 0; k < p->c; k += pass) {
             const tile_panel panel = {
@@ -344,7 +349,8 @@ static void multiply_block(const plan *p, const product_room *r, const int64_t *
         }
 }
 
-static void run(const plan *p, const real *x, const real *u, const real *bias, bp_act act, real *y, int64_t t0, int64_t t1, void *scratch)
+static void run(const plan *p, const real *x, const real *u, const real *bias, bp_act act, real *y, int64_t t0, int64_t t1, int64_t j0,
+                int64_t j1, void *scratch)
 {
     product_room r;
     product_scratch(p, scratch, &r);
@@ -355,10 +361,10 @@ static void run(const plan *p, const real *x, const real *u, const real *bias, b
     for (int64_t t = t0; t < t1; t += block) {
         const int64_t tiles = t1 - t < block ? t1 - t : block;
         input_block(p, x, r.zeros, r.v, cell_size(tiles, whole(p->c)), t, t + tiles);
-        for (int64_t j = 0; j < p->oc;) {
-            const int vecs = K(tile_vecs)(TILE_ROWS, p->oc - j);
-            const int64_t width = (int64_t)vecs * KLANES, cols = p->oc - j < width ? p->oc - j : width;
-            multiply_block(p, &r, off, u + CELLS * p->c * j, vecs, tiles);
+        for (int64_t j = j0; j < j1;) {
+            const int vecs = K(tile_vecs)(TILE_ROWS, j1 - j);
+            const int64_t width = (int64_t)vecs * KLANES, cols = j1 - j < width ? j1 - j : width;
+            multiply_block(p, &r, off, u + panel_at(p->c, j - j0), vecs, tiles);
             output_block(p, r.m, cell_size(tiles, width), vecs, bias, act, y, j, cols, t, t + tiles);
             j += width;
         }
@@ -366,16 +372,17 @@ static void run(const plan *p, const real *x, const real *u, const real *bias, b
 }
 
 void K(winograd_forward)(const bp_conv_shape *s, const void *x, const void *u, const void *bias, bp_act act, void *y, int64_t t0,
-                         int64_t t1, void *scratch)
+                         int64_t t1, int64_t j0, int64_t j1, void *scratch)
 {
     const plan p = plan_of(s, false);
-    run(&p, (const real *)x, (const real *)u, (const real *)bias, act, (real *)y, t0, t1, scratch);
+    run(&p, (const real *)x, (const real *)u, (const real *)bias, act, (real *)y, t0, t1, j0, j1, scratch);
 }
 
-void K(winograd_grad_input)(const bp_conv_shape *s, const void *dy, const void *u, void *dx, int64_t t0, int64_t t1, void *scratch)
+void K(winograd_grad_input)(const bp_conv_shape *s, const void *dy, const void *u, void *dx, int64_t t0, int64_t t1, int64_t j0, int64_t j1,
+                            void *scratch)
 {
     const plan p = plan_of(s, true);
-    run(&p, (const real *)dy, (const real *)u, NULL, BP_ACT_NONE, (real *)dx, t0, t1, scratch);
+    run(&p, (const real *)dy, (const real *)u, NULL, BP_ACT_NONE, (real *)dx, t0, t1, j0, j1, scratch);
 }
 
 /* ---- weight gradient ---- */

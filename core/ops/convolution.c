@@ -31,7 +31,8 @@ typedef struct job {
     int64_t pieces; /* of one image */
     int64_t rows;   /* per piece: of y, of dx, of dy */
     int64_t tiles, tiles_each;
-    char *u; /* transformed weights */
+    int64_t columns; /* of the result, per chunk that transforms its own weights */
+    char *u;         /* transformed weights */
     bool gradient;
     char *scratch;
     size_t scratch_bytes; /* per worker */
@@ -116,25 +117,61 @@ static bool winograd_wins(const bp_kernels *kernels, const bp_convolution *c, di
     return winograd < 0.85 * work_per_image(s);
 }
 
-/* ---- Winograd: weights once, then tiles ---- */
+/* ---- Winograd: weights once, then tiles; or of few tiles, all of them for a part of the columns, with the weights of those ---- */
 
-enum { WEIGHT_STEP = 16 };
+enum { WEIGHT_STEP = 16, FEW_TILES = 64, COLUMN_STEP = 32 };
+
+static void transform_weights(const job *j, void *u, int64_t k0, int64_t k1, int64_t j0, int64_t j1, void *scratch)
+{
+    j->kernels->winograd_weights(&j->s, j->gradient, j->w, u, k0, k1, j0, j1, scratch);
+}
+
+static void run_winograd(const job *j, const void *u, int64_t t0, int64_t t1, int64_t j0, int64_t j1, void *scratch)
+{
+    if (j->gradient)
+        j->kernels->winograd_grad_input(&j->s, j->dy, u, j->out, t0, t1, j0, j1, scratch);
+    else
+        j->kernels->winograd_forward(&j->s, j->x, u, j->bias, j->act, j->out, t0, t1, j0, j1, scratch);
+}
+
+/* Of the product: steps of its sums, columns of its result. */
+static int64_t steps_of(const job *j) { return j->gradient ? j->s.oc : j->s.c; }
+static int64_t columns_of(const job *j) { return j->gradient ? j->s.c : j->s.oc; }
 
 static void weights_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
-    const int64_t k = j->gradient ? j->s.oc : j->s.c, first = chunk * WEIGHT_STEP;
-    j->kernels->winograd_weights(&j->s, j->gradient, j->w, j->u, first, smaller(first + WEIGHT_STEP, k), scratch_of(j, worker));
+    const int64_t first = chunk * WEIGHT_STEP;
+    transform_weights(j, j->u, first, smaller(first + WEIGHT_STEP, steps_of(j)), 0, columns_of(j), scratch_of(j, worker));
 }
 
 static void tiles_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
-    const int64_t first = chunk * j->tiles_each, last = smaller(first + j->tiles_each, j->tiles);
-    if (j->gradient)
-        j->kernels->winograd_grad_input(&j->s, j->dy, j->u, j->out, first, last, scratch_of(j, worker));
-    else
-        j->kernels->winograd_forward(&j->s, j->x, j->u, j->bias, j->act, j->out, first, last, scratch_of(j, worker));
+    const int64_t first = chunk * j->tiles_each;
+    run_winograd(j, j->u, first, smaller(first + j->tiles_each, j->tiles), 0, columns_of(j), scratch_of(j, worker));
+}
+
+static void columns_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    char *const scratch = (char *)scratch_of(j, worker), *const u = scratch + bp__lines(j->kernels->winograd_scratch(&j->s));
+    const int64_t first = chunk * j->columns, last = smaller(first + j->columns, columns_of(j));
+    transform_weights(j, u, 0, steps_of(j), first, last, scratch);
+    for (int64_t t = 0; t < j->tiles; t += 2 * TILE_STEP) run_winograd(j, u, t, smaller(t + 2 * TILE_STEP, j->tiles), first, last, scratch);
+}
+
+/* Weights that another core transformed come slowly from there, and without that the two halves need no waiting between them. Few tiles
+ * are soon transformed again for other columns. */
+static bp_status run_columns(bp_ctx *ctx, job *j)
+{
+    bp_conv_shape part = j->s;
+    j->columns = COLUMN_STEP;
+    *(j->gradient ? &part.c : &part.oc) = j->columns;
+    if (!take_scratch(ctx, j, bp__lines(j->kernels->winograd_scratch(&j->s)) + j->kernels->winograd_weights_size(&part), 0))
+        return BP_ENOMEM;
+    bp_parallel(ctx, bp_chunks(columns_of(j), j->columns), columns_chunk, j);
+    return BP_OK;
 }
 
 static bp_status run_tiles(bp_ctx *ctx, job *j, direction d)
@@ -142,11 +179,12 @@ static bp_status run_tiles(bp_ctx *ctx, job *j, direction d)
     const bp_conv_shape *s = &j->s;
     j->gradient = d == GRAD_INPUT;
     j->tiles = s->n * tiles_of(s, d);
+    if (j->tiles <= FEW_TILES) return run_columns(ctx, j);
     const int64_t grain = (int64_t)(BP_WORK_GRAIN / 2 / (36.0 * (double)s->c * (double)s->oc));
-    j->tiles_each = divide_up(greater(greater(grain, 1), divide_up(j->tiles, MOST_CHUNKS)), TILE_STEP) * TILE_STEP;
+    j->tiles_each = greater(greater(grain / TILE_STEP, 1), divide_up(j->tiles, MOST_CHUNKS * TILE_STEP)) * TILE_STEP;
     j->u = take_scratch(ctx, j, j->kernels->winograd_scratch(s), j->kernels->winograd_weights_size(s));
     if (!j->u) return BP_ENOMEM;
-    bp_parallel(ctx, divide_up(j->gradient ? s->oc : s->c, WEIGHT_STEP), weights_chunk, j);
+    bp_parallel(ctx, divide_up(steps_of(j), WEIGHT_STEP), weights_chunk, j);
     bp_parallel(ctx, bp_chunks(j->tiles, j->tiles_each), tiles_chunk, j);
     return BP_OK;
 }

@@ -196,19 +196,20 @@ static void *transformed;
 static void run_winograd_forward(void *ud)
 {
     convolution *c = (convolution *)ud;
-    kernels->winograd_weights(&c->s, false, c->w, transformed, 0, c->s.c, c->scratch);
-    kernels->winograd_forward(&c->s, c->x, transformed, c->bias, BP_ACT_RELU, c->y, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), c->scratch);
+    kernels->winograd_weights(&c->s, false, c->w, transformed, 0, c->s.c, 0, c->s.oc, c->scratch);
+    kernels->winograd_forward(&c->s, c->x, transformed, c->bias, BP_ACT_RELU, c->y, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), 0, c->s.oc,
+                              c->scratch);
 }
 static void run_winograd_grad_input(void *ud)
 {
     convolution *c = (convolution *)ud;
-    kernels->winograd_weights(&c->s, true, c->w, transformed, 0, c->s.oc, c->scratch);
-    kernels->winograd_grad_input(&c->s, c->y, transformed, c->x, 0, c->s.n * tiles_of(c->s.h, c->s.w), c->scratch);
+    kernels->winograd_weights(&c->s, true, c->w, transformed, 0, c->s.oc, 0, c->s.c, c->scratch);
+    kernels->winograd_grad_input(&c->s, c->y, transformed, c->x, 0, c->s.n * tiles_of(c->s.h, c->s.w), 0, c->s.c, c->scratch);
 }
 static void run_winograd_grad_weight(void *ud)
 {
     convolution *c = (convolution *)ud;
-    kernels->winograd_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), c->scratch);
+    kernels->winograd_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), 0, c->s.oc, c->scratch);
 }
 
 /* How many (output, tap) pairs of one axis lie inside the image. */

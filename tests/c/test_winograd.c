@@ -128,24 +128,32 @@ static void end(problem *p)
 static int64_t tiles_of(int64_t n, int64_t h, int64_t w) { return n * ((h + 3) / 4) * ((w + 3) / 4); }
 static const void *bias_of(const problem *p) { return p->biased ? p->bias.real : NULL; }
 
-/* In pieces of `piece` tiles (and of 16 channels), the last first. */
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* In pieces of `piece` tiles and of 16 channels, of 32 columns where piece is odd; the last first. */
 static void forward(problem *p, int64_t piece)
 {
     const bp_conv_shape *s = &p->s;
-    for (int64_t k = 0; k < s->c; k += 16)
-        kernels->winograd_weights(s, false, p->w.real, p->u, k, k + 16 < s->c ? k + 16 : s->c, p->scratch);
-    const int64_t tiles = tiles_of(s->n, s->oh, s->ow);
-    for (int64_t t = (tiles - 1) / piece * piece; t >= 0 && tiles > 0; t -= piece)
-        kernels->winograd_forward(s, p->x.real, p->u, bias_of(p), p->act, p->y.real, t, t + piece < tiles ? t + piece : tiles, p->scratch);
+    const int64_t tiles = tiles_of(s->n, s->oh, s->ow), columns = piece % 2 ? 32 : 1000;
+    for (int64_t j = (s->oc - 1) / columns * columns; j >= 0; j -= columns) {
+        const int64_t end = least(j + columns, s->oc);
+        for (int64_t k = 0; k < s->c; k += 16)
+            kernels->winograd_weights(s, false, p->w.real, p->u, k, least(k + 16, s->c), j, end, p->scratch);
+        for (int64_t t = (tiles - 1) / piece * piece; t >= 0 && tiles > 0; t -= piece)
+            kernels->winograd_forward(s, p->x.real, p->u, bias_of(p), p->act, p->y.real, t, least(t + piece, tiles), j, end, p->scratch);
+    }
 }
 static void grad_input(problem *p, int64_t piece)
 {
     const bp_conv_shape *s = &p->s;
-    for (int64_t k = 0; k < s->oc; k += 16)
-        kernels->winograd_weights(s, true, p->w.real, p->u, k, k + 16 < s->oc ? k + 16 : s->oc, p->scratch);
-    const int64_t tiles = tiles_of(s->n, s->h, s->w);
-    for (int64_t t = (tiles - 1) / piece * piece; t >= 0 && tiles > 0; t -= piece)
-        kernels->winograd_grad_input(s, p->dy.real, p->u, p->dx.real, t, t + piece < tiles ? t + piece : tiles, p->scratch);
+    const int64_t tiles = tiles_of(s->n, s->h, s->w), columns = piece % 2 ? 32 : 1000;
+    for (int64_t j = (s->c - 1) / columns * columns; j >= 0; j -= columns) {
+        const int64_t end = least(j + columns, s->c);
+        for (int64_t k = 0; k < s->oc; k += 16)
+            kernels->winograd_weights(s, true, p->w.real, p->u, k, least(k + 16, s->oc), j, end, p->scratch);
+        for (int64_t t = (tiles - 1) / piece * piece; t >= 0 && tiles > 0; t -= piece)
+            kernels->winograd_grad_input(s, p->dy.real, p->u, p->dx.real, t, least(t + piece, tiles), j, end, p->scratch);
+    }
 }
 static void grad_weight(problem *p)
 {
