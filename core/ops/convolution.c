@@ -1,6 +1,6 @@
 /* convolution.c - how a convolution is cut: into groups of images, into rows of images where those are few, into tiles for Winograd's
- * algorithm. Shapes alone decide. An element of y and dx does not depend on the cut; dw is a sum of parts, so the number of parts is fixed
- * by the shape too. */
+ * algorithm; a 1x1 kernel is a matrix product, and product.c cuts it. Shapes alone decide. An element of y and dx does not depend on the
+ * cut; dw is a sum of parts, so the number of parts is fixed by the shape too. */
 #include "convolution.h"
 
 #include "../base/memory.h"
@@ -117,6 +117,50 @@ static bool winograd_wins(const bp_kernels *kernels, const bp_convolution *c, di
     return winograd < 0.85 * work_per_image(s);
 }
 
+/* ---- 1x1 with stride 1: one product over all pixels ---- */
+
+static bool is_product(const bp_conv_shape *s) { return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1; }
+
+/* out[m][n] = a[m][k] b[k][n], the strides of a and b given */
+static bp_status multiply(bp_ctx *ctx, const bp_convolution *c, bp_gemm one)
+{
+    one.c = c->out;
+    one.c_row = one.n;
+    const bp_product p = { .dtype = c->dtype, .one = one };
+    return bp__product(ctx, &p);
+}
+
+static bp_status multiply_forward(bp_ctx *ctx, const bp_convolution *c)
+{
+    const int64_t pixels = c->s.n * c->s.h * c->s.w, in = c->s.c, out = c->s.oc;
+    return multiply(ctx, c,
+                    (bp_gemm){ .m = pixels,
+                               .n = out,
+                               .k = in,
+                               .a = c->x,
+                               .a_row = in,
+                               .a_col = 1,
+                               .b = c->w,
+                               .b_row = out,
+                               .b_col = 1,
+                               .bias = c->bias,
+                               .act = c->act });
+}
+
+static bp_status multiply_grad_input(bp_ctx *ctx, const bp_convolution *c)
+{
+    const int64_t pixels = c->s.n * c->s.h * c->s.w, in = c->s.c, out = c->s.oc;
+    return multiply(ctx, c,
+                    (bp_gemm){ .m = pixels, .n = in, .k = out, .a = c->dy, .a_row = out, .a_col = 1, .b = c->w, .b_row = 1, .b_col = out });
+}
+
+static bp_status multiply_grad_weight(bp_ctx *ctx, const bp_convolution *c)
+{
+    const int64_t pixels = c->s.n * c->s.h * c->s.w, in = c->s.c, out = c->s.oc;
+    return multiply(ctx, c,
+                    (bp_gemm){ .m = in, .n = out, .k = pixels, .a = c->x, .a_row = 1, .a_col = in, .b = c->dy, .b_row = out, .b_col = 1 });
+}
+
 /* ---- Winograd: weights once, then tiles; or of few tiles, all of them for a part of the columns, with the weights of those ---- */
 
 enum { WEIGHT_STEP = 16, FEW_TILES = 64, COLUMN_STEP = 32 };
@@ -221,6 +265,7 @@ bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c)
 {
     job j = job_of(ctx, c);
     if (c->s.n * c->s.oh * c->s.ow == 0) return BP_OK;
+    if (is_product(&c->s)) return multiply_forward(ctx, c);
     if (winograd_wins(j.kernels, c, FORWARD)) return run_tiles(ctx, &j, FORWARD);
     cut_images(&j, c->s.oh, c->s.ow, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
@@ -260,6 +305,7 @@ bp_status bp__conv_grad_input(bp_ctx *ctx, const bp_convolution *c)
 {
     job j = job_of(ctx, c);
     if (c->s.n * c->s.h * c->s.w == 0) return BP_OK;
+    if (is_product(&c->s)) return multiply_grad_input(ctx, c);
     if (winograd_wins(j.kernels, c, GRAD_INPUT)) return run_tiles(ctx, &j, GRAD_INPUT);
     cut_images(&j, c->s.h, c->s.w, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
@@ -315,6 +361,7 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
         memset(j.out, 0, (size_t)bytes);
         return BP_OK;
     }
+    if (is_product(s)) return multiply_grad_weight(ctx, c);
     if (winograd_wins(j.kernels, c, GRAD_WEIGHT)) {
         j.tiles = s->n * tiles_of(s, GRAD_WEIGHT);
         parts = greater(smaller(most, j.tiles / FEWEST_TILES), 1);
