@@ -1,30 +1,135 @@
 /* depthwise_conv2d.c - every channel convolved by itself, NHWC; weights [kh][kw][c][m], result channel c*m + q from input channel c.
  *
- * With m = 1 (what nets are made of) channels are the vectors. A row of results is a sum over taps of a row of the source times a vector of
- * weights, so that forward and input gradient are one loop: position t of a row reads column t*step + first of the tap's source row. In the
- * input gradient a row is cut into as many interleaved rows as the stride has columns, each with taps of its own. Eight positions are kept
- * in registers over all taps. The sum of an element runs over rows of taps, then columns. m > 1 goes through plain loops.
+ * Channels are the vectors. A row of results is a sum over taps of rows of the source times vectors of weights, so that forward and input
+ * gradient are one loop: position t of a row reads column t*step + first of each of its source rows, `first` depending on the column of
+ * the tap. In the input gradient a row is cut into as many interleaved rows ("phases") as the stride has columns, each with taps of its
+ * own. Eight positions stay in registers over all taps; where three taps read neighbouring columns, ten loads serve 24 products. The sum
+ * of an element runs over rows of taps, then along the source row. A block at the edge looks whether a column is there before reading it.
  *
- * The weight gradient keeps the sums of up to nine taps in registers along a row; per row the positions that all taps can see come first,
- * then those at the edges. */
+ * The weight gradient keeps the sums of up to nine taps in registers along a row; per row the positions that all taps see come first, then
+ * those at the edges.
+ *
+ * With m > 1 rows of x pass through scratch, where every channel stands m times, so that each result channel has a source channel of its
+ * own; dx is the sum of those. With fewer result channels than a vector has lanes all rows pass through scratch, where a vector may reach
+ * beyond what it is for: into the next pixel, which is computed later. */
+#include "carve.h"
 #include "vmath.h"
 
 #include <string.h>
 
 enum { BLOCK = 8, GROUP = 9 };
 
-/* x and w of the tap; position t reads column t*step + first of x. In the weight gradient w is written. */
+#define INLINE static inline __attribute__((always_inline))
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+static int64_t floor_div(int64_t a, int64_t b) { return -ceil_div(-a, b); }
+
+/* ---- rows in scratch ---- */
+
+/* to[i*m .. i*m + m-1] = x[i]; writes up to a vector beyond. */
+static void repeat(const real *x, int64_t n, int64_t m, real *to)
+{
+    if (m == 1)
+        memcpy(to, x, (size_t)n * sizeof(real));
+    else
+        for (int64_t i = 0; i < n; i++, to += m)
+            for (int64_t q = 0; q < m; q += KLANES) vec_store(to + q, vec_set(x[i]));
+}
+
+/* The rows that one row of results can meet, each repeated once and kept until another takes its place. */
+typedef struct window {
+    const real *x; /* all rows, `columns` elements each */
+    int64_t columns, m, slots;
+    bool in_place;
+    int64_t *held; /* per slot: the row it holds, or -1 */
+    real *rows;    /* per slot: columns * m elements and a vector */
+} window;
+
+static int64_t slot_size(const window *v) { return v->columns * v->m + KLANES; }
+
+static void take_window(carve *at, window *v)
+{
+    v->held = (int64_t *)take(at, v->in_place ? 0 : v->slots, sizeof *v->held);
+    v->rows = (real *)take(at, v->in_place ? 0 : v->slots * slot_size(v), sizeof *v->rows);
+}
+
+static void open_window(window *v, const void *x)
+{
+    v->x = (const real *)x;
+    for (int64_t i = 0; i < v->slots && !v->in_place; i++) v->held[i] = -1;
+}
+
+static const real *look(const window *v, int64_t number)
+{
+    const real *x = v->x + number * v->columns;
+    if (v->in_place) return x;
+    real *to = v->rows + number % v->slots * slot_size(v);
+    if (v->held[number % v->slots] != number) repeat(x, v->columns, v->m, to);
+    v->held[number % v->slots] = number;
+    return to;
+}
+
 typedef struct tap {
-    const real *x;
-    real *w;
-    int64_t first;
+    int64_t first, weight; /* the column that position 0 reads; where its vector begins in a row of weights */
 } tap;
+
+typedef struct line {
+    const real *x, *w; /* a source row and the row of weights that meets it */
+} line;
+
+/* A tap in the weight gradient. */
+typedef struct source {
+    const real *x; /* what position 0 of the row meets */
+    real *sum;     /* of this tap, whole vectors */
+    int64_t first;
+} source;
+
+typedef struct room {
+    tap *taps;       /* [kw] */
+    line *lines;     /* [kh] */
+    source *sources; /* [kh * kw] */
+    window x, dy;
+    real *w, *bias; /* copies with a vector behind; in the weight gradient w has the sums of each tap, whole vectors */
+    real *row;      /* a row of results */
+} room;
+
+/* Elements of whole vectors that hold the result channels. */
+static int64_t lanes_of(const bp_conv_shape *s) { return (s->oc + KLANES - 1) / KLANES * KLANES; }
+
+static size_t carve_room(const bp_conv_shape *s, void *scratch, room *r)
+{
+    carve at = { (char *)scratch, 0 };
+    const bool wide = s->oc >= KLANES;
+    const int64_t m = s->oc / s->c, reach = (s->kh - 1) * s->dh, longest = s->w > s->ow ? s->w : s->ow;
+    *r = (room){ .x = { .columns = s->w * s->c, .m = m, .slots = reach + 1, .in_place = wide && m == 1 },
+                 .dy = { .columns = s->ow * s->oc, .m = 1, .slots = reach / s->sh + 1, .in_place = wide } };
+    r->taps = (tap *)take(&at, s->kw, sizeof *r->taps);
+    r->lines = (line *)take(&at, s->kh, sizeof *r->lines);
+    r->sources = (source *)take(&at, s->kh * s->kw, sizeof *r->sources);
+    take_window(&at, &r->x);
+    take_window(&at, &r->dy);
+    r->w = (real *)take(&at, s->kh * s->kw * lanes_of(s) + KLANES, sizeof(real));
+    r->bias = (real *)take(&at, wide ? 0 : s->oc + KLANES, sizeof(real));
+    r->row = (real *)take(&at, r->x.in_place ? 0 : longest * s->oc + KLANES, sizeof(real));
+    return at.used;
+}
+
+size_t K(depthwise_scratch)(const bp_conv_shape *s)
+{
+    room r;
+    return carve_room(s, NULL, &r);
+}
+
+/* ---- forward and input gradient ---- */
 
 typedef struct row {
     int64_t count, step, columns, channels;
+    int64_t n_taps, n_lines;
+    const tap *taps; /* in the order of `first` */
+    const line *lines;
+    bool in_threes;    /* taps come in threes that read neighbouring columns */
     int64_t low, high; /* positions that see all taps */
-    int64_t taps;
-    tap *tap;
     const real *bias;
     bp_act act;
     real *y;
@@ -32,97 +137,90 @@ typedef struct row {
     const real *ahead; /* the source row that the next row begins to need, or NULL */
 } row;
 
-static inline vec load_lanes(const real *p, int lanes) { return lanes == KLANES ? vec_load(p) : vec_load_some(p, 1, lanes); }
-static inline void store_lanes(real *p, int lanes, vec v)
+/* What follows from the taps. */
+static void set_taps(row *r, const tap *taps, int64_t n)
 {
-    if (lanes == KLANES)
-        vec_store(p, v);
-    else
-        vec_store_some(p, 1, lanes, v);
-}
-
-static int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
-static int64_t floor_div(int64_t a, int64_t b) { return -ceil_div(-a, b); }
-
-static void find_inside(row *r)
-{
+    r->taps = taps;
+    r->n_taps = n;
     r->low = 0, r->high = r->count;
-    for (int64_t k = 0; k < r->taps; k++) {
-        const int64_t low = ceil_div(-r->tap[k].first, r->step), high = floor_div(r->columns - 1 - r->tap[k].first, r->step) + 1;
+    r->in_threes = r->step == 1 && n % 3 == 0;
+    for (int64_t k = 0; k < n; k++) {
+        const int64_t low = ceil_div(-taps[k].first, r->step), high = floor_div(r->columns - 1 - taps[k].first, r->step) + 1;
         r->low = low > r->low ? low : r->low;
         r->high = high < r->high ? high : r->high;
+        if (k % 3 && taps[k].first != taps[k - 1].first + 1) r->in_threes = false;
     }
     if (r->high < r->low) r->low = r->high = r->count;
 }
 
-static inline bool sees(const row *r, const tap *p, int64_t t)
+static bool is_there(const row *r, int64_t column) { return column >= 0 && column < r->columns; }
+
+INLINE vec begin(const row *r, int64_t c) { return r->bias ? vec_load(r->bias + c) : (vec){ 0 }; }
+
+INLINE void finish(const row *r, int64_t t, int64_t c, int width, const vec *sum)
 {
-    const int64_t column = t * r->step + p->first;
-    return column >= 0 && column < r->columns;
+    real *y = r->y + t * r->y_step + c;
+    for (int j = 0; j < width; j++) vec_store(y + j * r->y_step, r->act == BP_ACT_RELU ? vec_keep(~(sum[j] <= 0), sum[j]) : sum[j]);
 }
 
-/* ---- forward and input gradient, m = 1 ---- */
-
-static inline vec finish(const row *r, vec v) { return r->act == BP_ACT_RELU ? vec_keep(~(v <= 0), v) : v; }
-
-/* `width` positions from t on, all of which see all taps; `lanes` channels from c on. */
-static inline __attribute__((always_inline)) void inner(const row *r, int64_t t, int64_t c, int lanes, int width)
+/* `width` positions from t on, a vector of channels from c on. */
+INLINE void one_by_one(const row *r, int64_t t, int64_t c, const int width, const bool edge)
 {
     vec sum[BLOCK];
     const int64_t next = r->step * r->channels;
-    const vec start = r->bias ? load_lanes(r->bias + c, lanes) : vec_set(0);
-    for (int j = 0; j < width; j++) sum[j] = start;
-    for (int64_t k = 0; k < r->taps; k++) {
-        const tap *p = r->tap + k;
-        const vec w = load_lanes(p->w + c, lanes);
-        const real *x = p->x + (t * r->step + p->first) * r->channels + c;
-        for (int j = 0; j < width; j++) sum[j] += load_lanes(x + j * next, lanes) * w;
-    }
-    for (int j = 0; j < width; j++) store_lanes(r->y + (t + j) * r->y_step + c, lanes, finish(r, sum[j]));
-}
-
-/* The same, eight positions of whole vectors, where three taps each read neighbouring columns: ten loads serve 24 products. Positions go
- * with the columns of the taps, up or down, so that each sum has the order of inner. */
-static inline void inner3(const row *r, int64_t t, int64_t c)
-{
-    const int64_t step = r->tap[1].first > r->tap[0].first ? r->channels : -r->channels;
-    const int64_t begin = step > 0 ? t : t + 7, y_step = step > 0 ? r->y_step : -r->y_step;
-    const vec start = r->bias ? vec_load(r->bias + c) : vec_set(0);
-    vec s0 = start, s1 = start, s2 = start, s3 = start, s4 = start, s5 = start, s6 = start, s7 = start, v;
-    for (const tap *p = r->tap; p < r->tap + r->taps; p += 3) {
-        const vec a = vec_load(p[0].w + c), b = vec_load(p[1].w + c), d = vec_load(p[2].w + c);
-        const real *x = p->x + (begin + p->first) * r->channels + c;
-        v = vec_load(x), s0 += v * a;
-        v = vec_load(x + step), s0 += v * b, s1 += v * a;
-        x += 2 * step;
-#define COLUMN(u0, u1, u2, at) v = vec_load(x + (at)*step), u0 += v * d, u1 += v * b, u2 += v * a
-        COLUMN(s0, s1, s2, 0);
-        COLUMN(s1, s2, s3, 1);
-        COLUMN(s2, s3, s4, 2);
-        COLUMN(s3, s4, s5, 3);
-        COLUMN(s4, s5, s6, 4);
-        COLUMN(s5, s6, s7, 5);
-#undef COLUMN
-        v = vec_load(x + 6 * step), s6 += v * d, s7 += v * b;
-        v = vec_load(x + 7 * step), s7 += v * d;
-    }
-    real *y = r->y + begin * r->y_step + c;
-    const vec sum[BLOCK] = { s0, s1, s2, s3, s4, s5, s6, s7 };
-    for (int j = 0; j < BLOCK; j++) vec_store(y + j * y_step, finish(r, sum[j]));
-}
-
-/* Channels in whole vectors, the last of which overlaps the one before: it stores the same again. */
-#define EACH_VECTOR(statement)                                      \
-    if (r->channels < KLANES) {                                     \
-        const int64_t c = 0;                                        \
-        const int lanes = (int)r->channels;                         \
-        statement;                                                  \
-    } else                                                          \
-        for (int64_t c = 0; c < r->channels; c += KLANES) {         \
-            enum { lanes = KLANES };                                \
-            if (c + KLANES > r->channels) c = r->channels - KLANES; \
-            statement;                                              \
+    for (int j = 0; j < width; j++) sum[j] = begin(r, c);
+    for (int64_t i = 0; i < r->n_lines; i++)
+        for (int64_t k = 0; k < r->n_taps; k++) {
+            const int64_t column = t * r->step + r->taps[k].first;
+            const vec w = vec_load(r->lines[i].w + r->taps[k].weight + c);
+            const real *x = r->lines[i].x + column * r->channels + c;
+#pragma GCC unroll 8
+            for (int j = 0; j < width; j++)
+                if (!edge || is_there(r, column + j * r->step)) sum[j] += vec_load(x + j * next) * w;
         }
+    finish(r, t, c, width, sum);
+}
+
+/* The same, taps three by three: column q of a block meets the last tap of position q - 2, the second of q - 1, the first of q. */
+INLINE void three_by_three(const row *r, int64_t t, int64_t c, const int width, const bool edge)
+{
+    vec sum[BLOCK];
+    for (int j = 0; j < width; j++) sum[j] = begin(r, c);
+    for (int64_t i = 0; i < r->n_lines; i++)
+        for (int64_t k = 0; k < r->n_taps; k += 3) {
+            const tap *p = r->taps + k;
+            const real *w = r->lines[i].w + c;
+            const vec w0 = vec_load(w + p[0].weight), w1 = vec_load(w + p[1].weight), w2 = vec_load(w + p[2].weight);
+            const int64_t column = t + p[0].first;
+            const real *x = r->lines[i].x + column * r->channels + c;
+#pragma GCC unroll 10
+            for (int q = 0; q < width + 2; q++) {
+                if (edge && !is_there(r, column + q)) continue;
+                const vec v = vec_load(x + q * r->channels);
+                if (q >= 2) sum[q - 2] += v * w2;
+                if (q >= 1 && q <= width) sum[q - 1] += v * w1;
+                if (q < width) sum[q] += v * w0;
+            }
+        }
+    finish(r, t, c, width, sum);
+}
+
+/* All channels; the last vector overlaps the one before and stores the same again, or reaches beyond into scratch. */
+#define BLOCKS(how, width, edge)                                                                               \
+    static void how##_##width##_##edge(const row *r, int64_t t)                                                \
+    {                                                                                                          \
+        for (int64_t c = 0; c + KLANES < r->channels; c += KLANES) how(r, t, c, width, edge);                  \
+        how(r, t, r->channels > KLANES ? r->channels - KLANES : 0, width, edge);                               \
+    }
+BLOCKS(one_by_one, 8, 0)
+BLOCKS(one_by_one, 8, 1)
+BLOCKS(one_by_one, 4, 0)
+BLOCKS(one_by_one, 4, 1)
+BLOCKS(one_by_one, 1, 1)
+BLOCKS(three_by_three, 8, 0)
+BLOCKS(three_by_three, 8, 1)
+BLOCKS(three_by_three, 4, 0)
+BLOCKS(three_by_three, 4, 1)
 
 /* Pixels are visited a few at a time over all channels, which the hardware does not foresee: what the next row will read is asked for here.
  */
@@ -130,230 +228,189 @@ static void prefetch(const real *ahead, int64_t elements)
 {
     const char *p = (const char *)ahead;
     const int64_t bytes = elements * (int64_t)sizeof(real);
-    for (int64_t i = 0; ahead && i < bytes; i += 64) __builtin_prefetch(p + i);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
-/* A position that does not see all taps, as a row of one whose taps are those seen. */
-static void edge(const row *whole, int64_t t)
-{
-    row one = *whole, *const r = &one;
-    one.tap = whole->tap + whole->taps;
-    one.taps = 0;
-    for (int64_t k = 0; k < whole->taps; k++)
-        if (sees(whole, whole->tap + k, t)) one.tap[one.taps++] = whole->tap[k];
-    EACH_VECTOR(inner(r, t, c, lanes, 1))
-}
-
-static bool in_threes(const row *r)
-{
-    if (r->step != 1 || r->taps == 0 || r->taps % 3 || r->channels < KLANES) return false;
-    const int64_t by = r->tap[1].first - r->tap[0].first;
-    for (int64_t k = 0; k < r->taps; k += 3)
-        if ((by != 1 && by != -1) || r->tap[k + 1].first - r->tap[k].first != by || r->tap[k + 2].first - r->tap[k + 1].first != by ||
-            r->tap[k].x != r->tap[k + 1].x || r->tap[k].x != r->tap[k + 2].x)
-            return false;
-    return true;
-}
-
-/* Blocks of positions that see all taps; the last overlaps the one before. */
+/* Blocks of positions; the last overlaps the one before. */
 static void run_row(const row *r)
 {
-    const int64_t inside = r->high - r->low;
-    const bool threes = in_threes(r);
-    if (inside >= 8)
-        for (int64_t t = r->low; t < r->high; t += 8) {
-            if (r->ahead) prefetch(r->ahead + t * r->step * r->channels, 8 * r->step * r->channels);
-            if (t + 8 > r->high) t = r->high - 8;
-            if (threes) {
-                for (int64_t c = 0; c + KLANES < r->channels; c += KLANES) inner3(r, t, c);
-                inner3(r, t, r->channels - KLANES);
-            } else {
-                EACH_VECTOR(inner(r, t, c, lanes, 8))
-            }
-        }
-    else if (inside >= 4)
-        for (int64_t t = r->low; t < r->high; t += 4) {
-            if (t + 4 > r->high) t = r->high - 4;
-            EACH_VECTOR(inner(r, t, c, lanes, 4))
-        }
-    else
-        for (int64_t t = r->low; t < r->high; t++) {
-            EACH_VECTOR(inner(r, t, c, lanes, 1))
-        }
-    for (int64_t t = 0; t < r->low; t++) edge(r, t);
-    for (int64_t t = r->high; t < r->count; t++) edge(r, t);
+    typedef void block_fn(const row *, int64_t);
+    static block_fn *const blocks[2][2][2] = { { { one_by_one_4_0, one_by_one_4_1 }, { one_by_one_8_0, one_by_one_8_1 } },
+                                               { { three_by_three_4_0, three_by_three_4_1 }, { three_by_three_8_0, three_by_three_8_1 } } };
+    if (r->count < 4) {
+        for (int64_t t = 0; t < r->count; t++) one_by_one_1_1(r, t);
+        return;
+    }
+    const int64_t width = r->count < BLOCK ? 4 : BLOCK;
+    for (int64_t t = 0; t < r->count; t += width) {
+        if (r->ahead) prefetch(r->ahead + t * r->step * r->channels, smaller(width * r->step, r->columns - t * r->step) * r->channels);
+        if (t + width > r->count) t = r->count - width;
+        blocks[r->in_threes][width == BLOCK][t < r->low || t + width > r->high](r, t);
+    }
 }
 
-size_t K(depthwise_scratch)(const bp_conv_shape *s) { return (size_t)(2 * s->kh * s->kw) * sizeof(tap); }
-
-/* The taps by which row i of the result meets image n. */
-static int64_t forward_taps(const bp_conv_shape *s, const real *x, const real *w, int64_t n, int64_t i, tap *taps)
+/* src, or where vectors would reach beyond it a copy with a vector behind. */
+static const real *with_room(const bp_conv_shape *s, const void *from, int64_t n, real *dst)
 {
-    int64_t count = 0;
-    for (int64_t a = 0; a < s->kh; a++) {
-        const int64_t h = i * s->sh - s->ph + a * s->dh;
-        if (h < 0 || h >= s->h) continue;
-        for (int64_t b = 0; b < s->kw; b++)
-            taps[count++] = (tap){ x + (n * s->h + h) * s->w * s->c, (real *)w + (a * s->kw + b) * s->oc, b * s->dw - s->pw };
-    }
-    return count;
-}
-
-/* m > 1: one pixel of the result. */
-static void many_forward(const row *r, int64_t t, int64_t m)
-{
-    real *y = r->y + t * r->y_step;
-    for (int64_t o = 0; o < r->channels * m; o++) y[o] = r->bias ? r->bias[o] : 0;
-    for (int64_t k = 0; k < r->taps; k++) {
-        const tap *p = r->tap + k;
-        if (!sees(r, p, t)) continue;
-        const real *x = p->x + (t * r->step + p->first) * r->channels;
-        for (int64_t c = 0; c < r->channels; c++)
-            for (int64_t q = 0; q < m; q++) y[c * m + q] += x[c] * p->w[c * m + q];
-    }
-    if (r->act == BP_ACT_RELU)
-        for (int64_t o = 0; o < r->channels * m; o++) y[o] = y[o] <= 0 ? 0 : y[o];
+    const real *src = (const real *)from;
+    if (!src || s->oc >= KLANES) return src;
+    memcpy(dst, src, (size_t)n * sizeof(real));
+    memset(dst + n, 0, KLANES * sizeof(real));
+    return dst;
 }
 
 void K(depthwise_forward)(const bp_conv_shape *s, const void *x, const void *w, const void *bias, bp_act act, void *y, int64_t r0,
                           int64_t r1, void *scratch)
 {
-    const int64_t m = s->oc / s->c;
-    row r = {
-        .count = s->ow, .step = s->sw, .columns = s->w, .channels = s->c, .tap = (tap *)scratch, .bias = (const real *)bias, .act = act
-    };
-    r.y_step = s->oc;
+    room o;
+    carve_room(s, scratch, &o);
+    open_window(&o.x, x);
+    row r = { .count = s->ow, .step = s->sw, .columns = s->w, .channels = s->oc, .lines = o.lines, .act = act, .y_step = s->oc };
+    const int64_t w_row = s->kw * s->oc;
+    const real *const weights = with_room(s, w, s->kh * w_row, o.w);
+    r.bias = with_room(s, bias, s->oc, o.bias);
+    for (int64_t b = 0; b < s->kw; b++) o.taps[b] = (tap){ b * s->dw - s->pw, b * s->oc };
+    set_taps(&r, o.taps, s->kw);
     for (int64_t at = r0; at < r1; at++) {
-        r.taps = forward_taps(s, (const real *)x, (const real *)w, at / s->oh, at % s->oh, r.tap);
-        r.y = (real *)y + at * s->ow * s->oc;
-        if (m > 1) {
-            for (int64_t t = 0; t < r.count; t++) many_forward(&r, t, m);
-            continue;
-        }
-        find_inside(&r);
-        const int64_t next = (at % s->oh + 1) * s->sh - s->ph + (s->kh - 1) * s->dh;
-        r.ahead = next < s->h ? (const real *)x + (at / s->oh * s->h + next) * s->w * s->c : NULL;
+        const int64_t n = at / s->oh, top = at % s->oh * s->sh - s->ph, next = top + s->sh + (s->kh - 1) * s->dh;
+        real *const to = (real *)y + at * s->ow * s->oc;
+        r.n_lines = 0;
+        for (int64_t a = 0, h = top; a < s->kh; a++, h += s->dh)
+            if (h >= 0 && h < s->h) o.lines[r.n_lines++] = (line){ look(&o.x, n * s->h + h), weights + a * w_row };
+        r.ahead = o.x.in_place && next >= 0 && next < s->h ? o.x.x + (n * s->h + next) * o.x.columns : NULL;
+        r.y = o.dy.in_place ? to : o.row;
         run_row(&r);
+        if (!o.dy.in_place) memcpy(to, o.row, (size_t)(s->ow * s->oc) * sizeof(real));
     }
 }
 
-/* m > 1: one pixel of dx; the source has m channels for each of ours. */
-static void many_grad_input(const row *r, int64_t t, int64_t m)
+/* The taps that meet the columns phase, phase + sw, ... of dx, from the last to the first. */
+static int64_t phase_taps(const bp_conv_shape *s, int64_t phase, tap *taps)
 {
-    real *dx = r->y + t * r->y_step;
-    memset(dx, 0, (size_t)r->channels * sizeof *dx);
-    for (int64_t k = 0; k < r->taps; k++) {
-        const tap *p = r->tap + k;
-        if (!sees(r, p, t)) continue;
-        const real *dy = p->x + (t * r->step + p->first) * r->channels * m;
-        for (int64_t c = 0; c < r->channels; c++)
-            for (int64_t q = 0; q < m; q++) dx[c] += dy[c * m + q] * p->w[c * m + q];
-    }
+    int64_t n = 0;
+    for (int64_t b = s->kw - 1; b >= 0; b--)
+        if ((phase + s->pw - b * s->dw) % s->sw == 0) taps[n++] = (tap){ (phase + s->pw - b * s->dw) / s->sw, b * s->oc };
+    return n;
+}
+
+/* dx of a pixel = the sums of the m channels that each of its channels has. */
+static void put_row(const real *from, int64_t count, int64_t channels, int64_t m, real *to, int64_t step)
+{
+    for (int64_t t = 0; t < count; t++, to += step)
+        for (int64_t c = 0; c < channels; c++, from += m) {
+            real sum = from[0];
+            for (int64_t q = 1; q < m; q++) sum += from[q];
+            to[c] = sum;
+        }
 }
 
 void K(depthwise_grad_input)(const bp_conv_shape *s, const void *dy, const void *w, void *dx, int64_t r0, int64_t r1, void *scratch)
 {
-    const int64_t m = s->oc / s->c;
-    row r = { .step = 1, .columns = s->ow, .channels = s->c, .tap = (tap *)scratch, .y_step = s->sw * s->c };
-    for (int64_t at = r0; at < r1; at++)
-        for (int64_t phase = 0; phase < s->sw && phase < s->w; phase++) {
-            r.taps = 0;
-            for (int64_t a = 0; a < s->kh; a++) {
-                const int64_t i = at % s->h + s->ph - a * s->dh;
-                if (i < 0 || i % s->sh || i / s->sh >= s->oh) continue;
-                for (int64_t b = 0; b < s->kw; b++) {
-                    const int64_t j = phase + s->pw - b * s->dw;
-                    if (j % s->sw) continue;
-                    r.tap[r.taps++] = (tap){ (const real *)dy + (at / s->h * s->oh + i / s->sh) * s->ow * s->oc,
-                                             (real *)w + (a * s->kw + b) * s->oc, j / s->sw };
-                }
-            }
-            r.count = (s->w - phase + s->sw - 1) / s->sw;
-            r.y = (real *)dx + (at * s->w + phase) * s->c;
-            if (m > 1) {
-                for (int64_t t = 0; t < r.count; t++) many_grad_input(&r, t, m);
-                continue;
-            }
-            find_inside(&r);
-            const int64_t next = (at % s->h + 1 + s->ph) / s->sh;
-            r.ahead = next < s->oh ? (const real *)dy + (at / s->h * s->oh + next) * s->ow * s->oc : NULL;
-            run_row(&r);
+    room o;
+    carve_room(s, scratch, &o);
+    open_window(&o.dy, dy);
+    row r = { .step = 1, .columns = s->ow, .channels = s->oc, .lines = o.lines };
+    const int64_t w_row = s->kw * s->oc, phases = smaller(s->sw, s->w);
+    const real *const weights = with_room(s, w, s->kh * w_row, o.w);
+    for (int64_t at = r0; at < r1; at++) {
+        const int64_t n = at / s->h, h = at % s->h + s->ph, next = (h + 1) / s->sh;
+        r.n_lines = 0;
+        for (int64_t a = 0; a < s->kh; a++) {
+            const int64_t i = h - a * s->dh;
+            if (i >= 0 && i % s->sh == 0 && i / s->sh < s->oh)
+                o.lines[r.n_lines++] = (line){ look(&o.dy, n * s->oh + i / s->sh), weights + a * w_row };
         }
+        r.ahead = o.dy.in_place && next < s->oh ? o.dy.x + (n * s->oh + next) * o.dy.columns : NULL;
+        for (int64_t phase = 0; phase < phases; phase++) {
+            real *const to = (real *)dx + (at * s->w + phase) * s->c;
+            if (phases > 1 || at == r0) {
+                r.count = (s->w - phase + s->sw - 1) / s->sw;
+                set_taps(&r, o.taps, phase_taps(s, phase, o.taps));
+            }
+            r.y = o.x.in_place ? to : o.row;
+            r.y_step = o.x.in_place ? s->sw * s->c : s->oc;
+            run_row(&r);
+            if (!o.x.in_place) put_row(o.row, r.count, s->c, s->oc / s->c, to, s->sw * s->c);
+        }
+    }
 }
 
 /* ---- weight gradient ---- */
 
-/* Adds to `taps` sums (at most GROUP) what one row of dy (r->y) gives; `lanes` channels from c on. */
-static inline __attribute__((always_inline)) void sums(const row *r, const tap *p, int taps, int64_t c, int lanes)
+/* Adds to `taps` sums (at most GROUP) what one row of dy gives, a vector of channels from c on, whose sums lie `at` from the first.
+ * Meanwhile the same places of the rows that come next are asked for. */
+INLINE void sums(const row *r, const source *p, const int taps, int64_t c, int64_t at, const real *dy_ahead)
 {
     vec sum[GROUP];
-    const real *dy = r->y + c;
-    const int64_t next = r->step * r->channels;
     const real *x[GROUP];
+    const real *const dy = r->y + c, *const x_ahead = r->ahead + c;
+    const int64_t next = r->step * r->channels;
     for (int k = 0; k < taps; k++) {
-        sum[k] = load_lanes(p[k].w + c, lanes);
-        x[k] = p[k].x + p[k].first * r->channels + c;
+        sum[k] = vec_load(p[k].sum + at);
+        x[k] = p[k].x + c;
     }
     for (int64_t t = r->low; t < r->high; t++) {
-        const vec d = load_lanes(dy + t * r->channels, lanes);
-        for (int k = 0; k < taps; k++) sum[k] += load_lanes(x[k] + t * next, lanes) * d;
+        const vec d = vec_load(dy + t * r->channels);
+        __builtin_prefetch(dy_ahead + c + t * r->channels);
+        __builtin_prefetch(x_ahead + t * next);
+#pragma GCC unroll 9
+        for (int k = 0; k < taps; k++) sum[k] += vec_load(x[k] + t * next) * d;
     }
-    for (int64_t t = 0; t < r->count; t++) {
-        if (t == r->low) t = r->high;
-        if (t >= r->count) break;
-        const vec d = load_lanes(dy + t * r->channels, lanes);
+    for (int64_t t = r->low > 0 ? 0 : r->high; t < r->count; t = t + 1 == r->low ? r->high : t + 1) {
+        const vec d = vec_load(dy + t * r->channels);
+#pragma GCC unroll 9
         for (int k = 0; k < taps; k++)
-            if (sees(r, p + k, t)) sum[k] += load_lanes(x[k] + t * next, lanes) * d;
+            if (is_there(r, t * r->step + p[k].first)) sum[k] += vec_load(x[k] + t * next) * d;
     }
-    for (int k = 0; k < taps; k++) store_lanes(p[k].w + c, lanes, sum[k]);
+    for (int k = 0; k < taps; k++) vec_store(p[k].sum + at, sum[k]);
 }
 
-static void sum_row(const row *r)
+static void sum_row(const row *r, const source *all, int64_t count, const real *dy_ahead)
 {
-    const int64_t whole = r->channels / KLANES * KLANES;
-    for (int64_t k = 0; k < r->taps;) {
-        const tap *p = r->tap + k;
-        int64_t taps = r->taps - k;
-        if (taps > GROUP) taps = GROUP;
-        for (int64_t c = 0; c < whole; c += KLANES) switch (taps) {
+    for (int64_t k = 0; k < count; k += GROUP)
+        for (int64_t at = 0; at < r->channels; at += KLANES) {
+            const int64_t c = at + KLANES <= r->channels ? at : r->channels > KLANES ? r->channels - KLANES : 0;
+            const source *p = all + k;
+            switch (count - k) {
 #define TAPS(n) \
-    case n: sums(r, p, n, c, KLANES); break;
-                TAPS(1) TAPS(2) TAPS(3) TAPS(4) TAPS(5) TAPS(6) TAPS(7) TAPS(8) TAPS(9)
+    case n: sums(r, p, n, c, at, dy_ahead); break;
+                TAPS(1)
+                TAPS(2)
+                TAPS(3) TAPS(4) TAPS(5) TAPS(6) TAPS(7) TAPS(8)
 #undef TAPS
+                    default : sums(r, p, GROUP, c, at, dy_ahead);
             }
-        if (whole < r->channels) sums(r, p, (int)taps, whole, (int)(r->channels - whole));
-        k += taps;
-    }
-}
-
-static void many_grad_weight(const row *r, int64_t m)
-{
-    for (int64_t t = 0; t < r->count; t++)
-        for (int64_t k = 0; k < r->taps; k++) {
-            const tap *p = r->tap + k;
-            if (!sees(r, p, t)) continue;
-            const real *x = p->x + (t * r->step + p->first) * r->channels, *dy = r->y + t * r->channels * m;
-            for (int64_t c = 0; c < r->channels; c++)
-                for (int64_t q = 0; q < m; q++) p->w[c * m + q] += x[c] * dy[c * m + q];
         }
 }
 
-void K(depthwise_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy, void *dw, int64_t n0, int64_t n1, void *scratch)
+void K(depthwise_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy, void *dw, int64_t r0, int64_t r1, void *scratch)
 {
-    const int64_t m = s->oc / s->c;
-    row r = { .count = s->ow, .step = s->sw, .columns = s->w, .channels = s->c, .tap = (tap *)scratch };
-    for (int64_t at = n0 * s->oh; at < n1 * s->oh; at++) {
-        r.taps = forward_taps(s, (const real *)x, (const real *)dw, at / s->oh, at % s->oh, r.tap);
-        r.y = (real *)dy + at * s->ow * s->oc;
-        find_inside(&r);
-        if (at + 1 < n1 * s->oh) {
-            const int64_t next = (at % s->oh + 1) * s->sh - s->ph + (s->kh - 1) * s->dh;
-            prefetch((const real *)dy + (at + 1) * s->ow * s->oc, s->ow * s->oc);
-            if (next < s->h) prefetch((const real *)x + (at / s->oh * s->h + next) * s->w * s->c, s->w * s->c);
+    room o;
+    carve_room(s, scratch, &o);
+    open_window(&o.x, x);
+    open_window(&o.dy, dy);
+    const int64_t lanes = lanes_of(s), taps = s->kh * s->kw;
+    row r = { .count = s->ow, .step = s->sw, .columns = s->w, .channels = s->oc };
+    memset(o.w, 0, (size_t)(taps * lanes) * sizeof(real));
+    for (int64_t b = 0; b < s->kw; b++) o.taps[b] = (tap){ b * s->dw - s->pw, b * lanes };
+    set_taps(&r, o.taps, s->kw);
+    for (int64_t at = r0; at < r1; at++) {
+        const int64_t n = at / s->oh, top = at % s->oh * s->sh - s->ph, next = top + s->sh + (s->kh - 1) * s->dh;
+        int64_t count = 0;
+        for (int64_t a = 0, h = top; a < s->kh; a++, h += s->dh) {
+            if (h < 0 || h >= s->h) continue;
+            const real *from = look(&o.x, n * s->h + h);
+            for (int64_t b = 0; b < s->kw; b++)
+                o.sources[count++] = (source){ from + o.taps[b].first * s->oc, o.w + a * s->kw * lanes + o.taps[b].weight,
+                                               o.taps[b].first };
         }
-        if (m > 1)
-            many_grad_weight(&r, m);
-        else
-            sum_row(&r);
+        r.y = (real *)(uintptr_t)look(&o.dy, at);
+        r.ahead = o.x.in_place && next >= 0 && next < s->h ? o.x.x + (n * s->h + next) * o.x.columns : r.y;
+        sum_row(&r, o.sources, count, o.dy.in_place && at + 1 < r1 ? r.y + o.dy.columns : r.y);
     }
+    for (int64_t k = 0; k < taps; k++)
+        for (int64_t at = 0; at < s->oc; at += KLANES) {
+            const int64_t c = at + KLANES <= s->oc || s->oc < KLANES ? at : s->oc - KLANES;
+            memcpy((real *)dw + k * s->oc + c, o.w + k * lanes + at, (size_t)smaller(KLANES, s->oc) * sizeof(real));
+        }
 }

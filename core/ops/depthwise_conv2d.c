@@ -5,8 +5,6 @@
 #include "fused_activation.h"
 #include "product.h"
 
-#include <string.h>
-
 enum { MOST_PARTS = 16 };
 
 static bp_status forward_geometry(bp_call *call, bp_conv_shape *s)
@@ -70,7 +68,7 @@ typedef struct job {
     char *out;
     bp_act act;
     int64_t rows, all_rows; /* per chunk; of all */
-    int64_t images, size;   /* per chunk; bytes of an element */
+    int64_t size;           /* bytes of an element */
     char *scratch;
     size_t scratch_bytes;
 } job;
@@ -144,15 +142,13 @@ static bp_status grad_input_run(bp_call *call)
     return BP_OK;
 }
 
-/* A sum over all pixels of all images, taken in parts of whole images. */
+/* A sum over all pixels of all images, taken in parts of some rows. */
 static void grad_weight_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
     const int64_t n = j->s.kh * j->s.kw * j->s.oc;
-    char *part = j->out + chunk * n * j->size;
-    memset(part, 0, (size_t)(n * j->size));
-    j->kernels->depthwise_grad_weight(&j->s, j->x, j->dy, part, chunk * j->images, smaller((chunk + 1) * j->images, j->s.n),
-                                      j->scratch + (size_t)worker * j->scratch_bytes);
+    j->kernels->depthwise_grad_weight(&j->s, j->x, j->dy, j->out + chunk * n * j->size, chunk * j->rows,
+                                      smaller((chunk + 1) * j->rows, j->all_rows), j->scratch + (size_t)worker * j->scratch_bytes);
 }
 
 static bp_status grad_weight_run(bp_call *call)
@@ -160,13 +156,14 @@ static bp_status grad_weight_run(bp_call *call)
     bp_conv_shape s;
     job j;
     BP_TRY(grad_weight_geometry(call, &s));
-    const int64_t n = bp_count(call->out[0]), bytes = n * (int64_t)bp_dtype_size(call->out[0]->m.dtype);
-    int64_t parts = smaller(MOST_PARTS, (int64_t)(work_of(&s, s.n) / BP_WORK_GRAIN) + 1), images = (s.n + parts - 1) / parts;
-    parts = s.n > 0 ? bp_chunks(s.n, images) : 1; /* no images: the sum of nothing */
+    const int64_t n = bp_count(call->out[0]), bytes = n * (int64_t)bp_dtype_size(call->out[0]->m.dtype), all = s.n * s.oh;
+    const int64_t most = smaller(MOST_PARTS, (int64_t)(work_of(&s, s.n) / BP_WORK_GRAIN) + 1), rows = (all + most - 1) / most;
+    const int64_t parts = all > 0 ? bp_chunks(all, rows) : 1; /* no rows: the sum of nothing */
     BP_TRY(new_job(call, &s, parts > 1 ? (size_t)(parts * bytes) : 0, &j));
     j.x = bp_data(call->in[0]);
     j.dy = bp_data(call->in[1]);
-    j.images = images;
+    j.rows = rows;
+    j.all_rows = all;
     void *dw = j.out;
     if (parts > 1) j.out = j.scratch + j.scratch_bytes * (size_t)bp_threads(call->ctx);
     bp_parallel(call->ctx, parts, grad_weight_chunk, &j);
@@ -260,7 +257,7 @@ const bp_op bp__op_depthwise_conv2d_grad_weight = {
     .summary = "gradient of depthwise_conv2d with respect to its weights",
     .detail = "dw[a, b, c, q] = sum over n, i, j of x[n, i*stride - before + a*dilation, j*stride - before + b*dilation, c] * dy[n, i, j, "
               "c*m + q]\n"
-              "The images are summed in a number of parts that depends on the shapes alone.",
+              "The rows of all images are summed in a number of parts that depends on the shapes alone.",
     .inputs =
         (const bp_input[]){
             { "x", 0, "[n][h][w][channels] images" },

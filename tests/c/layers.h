@@ -150,7 +150,7 @@ static inline void compare(const char *what, const trial *t, bp_tensor *got, con
     const double tolerance = (f32 ? t->tolerance > 0 ? t->tolerance : 1e-5 : 1e-11) * greatest;
     for (int64_t i = 0; i < n; i++) {
         double away = isnan(v[i]) && isnan(expected[i]) ? 0 : v[i] == expected[i] ? 0 : fabs(v[i] - expected[i]);
-        if (!(away <= most)) most = away, worst = i;
+        if (!isnan(most) && !(away <= most)) most = away, worst = i;
     }
     CHECK(most <= tolerance, "%s %s (%s): element %lld is %.17g instead of %.17g", t->op, what, f32 ? "f32" : "f64", (long long)worst,
           v[worst], expected[worst]);
