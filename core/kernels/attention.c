@@ -99,44 +99,33 @@ size_t K(attention_scratch)(const bp_attention *s, bool gradient)
     return product_scratch(s) + (size_t)blocks * block_bytes(s);
 }
 
-static real sum_lanes(vec v)
-{
-    real s = v[0];
-    for (int i = 1; i < KLANES; i++) s += v[i];
-    return s;
-}
-
 /* x[from..to-1] = value, at most two vectors at the end of a row's keys, or the triangle beyond the diagonal */
 static void fill(real *x, int64_t from, int64_t to, real value)
 {
     for (int64_t j = from; j < to; j++) x[j] = value;
 }
 
-/* S -> exp(scale * (S - max S)) within the row's keys, 0 behind them up to `end` (whole vectors). Gives 1 / sum and the lse. */
-static real exponentials(real *x, int64_t count, int64_t end, real scale, real *lse)
+/* S -> exp(scale * (S - max S)) within the row's keys, 0 behind them up to `end` (whole vectors). Gives scale * max S and the sum. */
+static void exponentials(real *x, int64_t count, int64_t end, real scale, real *top, real *sum)
 {
-    *lse = 0;
+    *top = 0, *sum = 1;
     if (count <= 0) {
         fill(x, 0, end, 0);
-        return 0;
+        return;
     }
     fill(x, count, end, -VEC_INF);
-    vec most = vec_load(x);
+    vec most = vec_load(x), all = { 0 };
     const int64_t stop = (count + KLANES - 1) / KLANES * KLANES;
     for (int64_t j = KLANES; j < stop; j += KLANES) most = vec_max(vec_load(x + j), most);
-    real m = most[0];
-    for (int i = 1; i < KLANES; i++)
-        if (most[i] > m || most[i] != most[i]) m = most[i];
-    vec sum = { 0 };
+    most = vec_across_max(most);
     for (int64_t j = 0; j < stop; j += KLANES) {
-        const vec e = vec_exp((vec_load(x + j) - m) * scale);
-        sum += e;
+        const vec e = vec_exp_below((vec_load(x + j) - most) * scale);
+        all += e;
         vec_store(x + j, e);
     }
     fill(x, stop, end, 0);
-    const real s = sum_lanes(sum);
-    *lse = m * scale + (sizeof(real) == sizeof(double) ? (real)log((double)s) : (real)logf((float)s));
-    return 1 / s;
+    *top = most[0] * scale;
+    *sum = vec_across_sum(all)[0];
 }
 
 static void drop(const bp_attention *s, int64_t i, int64_t n, const real *x, real *y)
@@ -151,20 +140,26 @@ void K(attention)(const bp_attention *s, int64_t i0, int64_t i1, void *scratch)
     const int64_t block = K(attention_block)(s), w = width(s);
     for (int64_t at = i0; at < i1; at += block) {
         const int64_t rows = smaller(block, i1 - at), n = count_of(s, at + rows - 1), end = (n + KLANES - 1) / KLANES * KLANES;
-        real by[MOST];
+        real sum[MOST + KLANES], top[MOST + KLANES]; /* the last vector may stick out */
         if (n > 0) {
             const bp_gemm g = scores(s, s->q, s->q_row, s->k, s->k_row, s->d, at, rows, n, weights);
             K(gemm)(&g, room);
         }
         for (int64_t r = 0; r < rows; r++) {
             real *const x = weights + r * w;
-            by[r] = exponentials(x, count_of(s, at + r), end, (real)s->scale, (real *)s->lse + at + r);
+            exponentials(x, count_of(s, at + r), end, (real)s->scale, top + r, sum + r);
             if (s->p > 0) drop(s, at + r, n, x, x);
         }
+        for (int64_t r = 0; r < rows; r += KLANES) {
+            const vec all = vec_load(sum + r);
+            vec_store(top + r, vec_load(top + r) + vec_log(all));
+            vec_store(sum + r, 1 / all);
+        }
+        memcpy((real *)s->lse + at, top, (size_t)rows * sizeof(real));
         real *const y = (real *)s->y + at * s->y_row;
         multiply(rows, s->dv, n, weights, w, 1, s->v, s->v_row, y, s->y_row, false, room);
         for (int64_t r = 0; r < rows; r++)
-            for (int64_t j = 0; j < s->dv; j++) y[r * s->y_row + j] *= by[r];
+            for (int64_t j = 0; j < s->dv; j++) y[r * s->y_row + j] *= sum[r];
     }
 }
 
@@ -173,7 +168,7 @@ static void weights_again(real *x, int64_t count, int64_t end, real scale, real 
 {
     const int64_t stop = (count + KLANES - 1) / KLANES * KLANES;
     fill(x, count, stop, -VEC_INF);
-    for (int64_t j = 0; j < stop; j += KLANES) vec_store(x + j, vec_exp(vec_load(x + j) * scale - lse));
+    for (int64_t j = 0; j < stop; j += KLANES) vec_store(x + j, vec_exp_below(vec_load(x + j) * scale - lse));
     fill(x, stop, end, 0);
 }
 
@@ -182,7 +177,7 @@ static void back_through_softmax(const real *weights, real *d, int64_t end, real
 {
     vec sum = { 0 };
     for (int64_t j = 0; j < end; j += KLANES) sum += vec_load(weights + j) * vec_load(d + j);
-    const real s = sum_lanes(sum);
+    const vec s = vec_across_sum(sum);
     for (int64_t j = 0; j < end; j += KLANES) vec_store(d + j, vec_load(weights + j) * (vec_load(d + j) - s) * scale);
 }
 

@@ -7,8 +7,8 @@
  *
  *     dx = inv * (g - mean(g) - n * mean(g * n))    dscale += dy * n     dshift += dy                RMS: without mean(g)
  *
- * Sums run over KLANES partial sums, lane j mod KLANES taking element j, then over the lanes in order: a row's result depends on the row
- * alone. */
+ * Sums run over KLANES partial sums, lane j mod KLANES taking element j, then over the lanes as vec_across_sum has it: a row's result
+ * depends on the row alone. */
 #include "vmath.h"
 
 /* The last elements of a row; the lanes beyond it are 0. */
@@ -19,20 +19,13 @@ static vec load_end(const real *x, int64_t count)
     return vec_load(line);
 }
 
-static real sum_lanes(vec v)
-{
-    real s = v[0];
-    for (int i = 1; i < KLANES; i++) s += v[i];
-    return s;
-}
-
 static real row_mean(int64_t c, const real *x)
 {
     vec sum = { 0 };
     int64_t j = 0;
     for (; j + KLANES <= c; j += KLANES) sum += vec_load(x + j);
     if (j < c) sum += load_end(x + j, c - j);
-    return sum_lanes(sum) / (real)c;
+    return vec_across_sum(sum)[0] / (real)c;
 }
 
 static real row_squares(int64_t c, const real *x, real mean)
@@ -46,7 +39,7 @@ static real row_squares(int64_t c, const real *x, real mean)
     real rest[KLANES] = { 0 };
     for (int64_t i = 0; j + i < c; i++) rest[i] = x[j + i] - mean;
     const vec d = vec_load(rest);
-    return sum_lanes(sum + d * d) / (real)c;
+    return vec_across_sum(sum + d * d)[0] / (real)c;
 }
 
 void K(row_norm)(int64_t rows, int64_t c, bool center, double eps, const void *xv, const void *scale, const void *shift, void *yv,
@@ -90,7 +83,8 @@ void K(row_norm_grad)(int64_t rows, int64_t c, bool center, const void *dyv, con
             da[j + l] += d * n;
             db[j + l] += d;
         }
-        const real p = center ? sum_lanes(sum + vec_load(rest[0])) / (real)c : 0, q = sum_lanes(dot + vec_load(rest[1])) / (real)c;
+        const real p = center ? vec_across_sum(sum + vec_load(rest[0]))[0] / (real)c : 0,
+                   q = vec_across_sum(dot + vec_load(rest[1]))[0] / (real)c;
         for (j = 0; j < c; j++) dx[j] = by * (dy[j] * a[j] - p - (x[j] - m) * by * q);
     }
 }

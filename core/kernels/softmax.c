@@ -5,8 +5,8 @@
  *     cross_entropy    = log s - (x_label - m)
  *
  * Subtracting the maximum keeps every exponent at or below zero, so that s lies in 1..n. A row with NaN or +inf is NaN throughout.
- * Sums run over KLANES partial sums, lane j mod KLANES taking element j, and then over the lanes in order; a row's end is padded with
- * what does not count, so the sum depends on the row alone. */
+ * Sums run over KLANES partial sums, lane j mod KLANES taking element j, and then over the lanes as vec_across_sum has it; a row's end is
+ * padded with what does not count, so the sum depends on the row alone. */
 #include "vmath.h"
 
 #include <string.h>
@@ -29,23 +29,13 @@ static void store_some(real *y, vec v, int64_t left)
         memcpy(y, &v, (size_t)left * sizeof(real));
 }
 
-static real sum_lanes(vec v)
-{
-    real s = v[0];
-    for (int i = 1; i < KLANES; i++) s += v[i];
-    return s;
-}
-
 /* NaN if there is one. */
 static real row_max(int64_t n, const real *x)
 {
     const real least = -VEC_INF;
     vec most = vec_set(least);
     for (int64_t j = 0; j < n; j += KLANES) most = vec_max(load_some(x + j, n - j, least), most);
-    real m = most[0];
-    for (int i = 1; i < KLANES; i++)
-        if (most[i] > m || most[i] != most[i]) m = most[i];
-    return m;
+    return vec_across_max(most)[0];
 }
 
 /* The sum of exp(x - m); the terms are written to e unless it is NULL. */
@@ -53,11 +43,11 @@ static real exp_sum(int64_t n, const real *x, real m, real *e)
 {
     vec sum = { 0 };
     for (int64_t j = 0; j < n; j += KLANES) {
-        const vec v = vec_exp(load_some(x + j, n - j, -VEC_INF) - m);
+        const vec v = vec_exp_below(load_some(x + j, n - j, -VEC_INF) - m);
         sum += v;
         if (e) store_some(e + j, v, n - j);
     }
-    return sum_lanes(sum);
+    return vec_across_sum(sum)[0];
 }
 
 static real log_of(real x) { return sizeof(real) == sizeof(double) ? (real)log((double)x) : (real)logf((float)x); }
@@ -89,7 +79,7 @@ void K(softmax_grad)(int64_t rows, int64_t n, const void *dy, const void *y, voi
         real *to = (real *)dx + i * n;
         vec sum = { 0 };
         for (int64_t j = 0; j < n; j += KLANES) sum += load_some(d + j, n - j, 0) * load_some(out + j, n - j, 0);
-        const real s = sum_lanes(sum);
+        const real s = vec_across_sum(sum)[0];
         for (int64_t j = 0; j < n; j++) to[j] = out[j] * (d[j] - s);
     }
 }
@@ -101,7 +91,7 @@ void K(log_softmax_grad)(int64_t rows, int64_t n, const void *dy, const void *y,
         real *to = (real *)dx + i * n;
         vec sum = { 0 };
         for (int64_t j = 0; j < n; j += KLANES) sum += load_some(d + j, n - j, 0);
-        const real s = sum_lanes(sum);
+        const real s = vec_across_sum(sum)[0];
         for (int64_t j = 0; j < n; j += KLANES)
             store_some(to + j, load_some(d + j, n - j, 0) - vec_exp(load_some(out + j, n - j, 0)) * s, n - j);
     }

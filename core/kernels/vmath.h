@@ -47,6 +47,27 @@ static inline vec vec_with_sign(vec a, vec b) { return (vec)((vec_i)a | ((vec_i)
 static inline vec vec_max(vec a, vec b) { return vec_select((a > b) | (a != a), a, b); }
 static inline vec vec_min(vec a, vec b) { return vec_select((a < b) | (a != a), a, b); }
 
+/* Sum or greatest of the lanes, in every lane: each round combines the lanes whose numbers differ in one bit, the highest first. */
+#define LANE_AND_2(j, bit) (j) ^ (bit), ((j) + 1) ^ (bit)
+#define LANE_AND_4(j, bit) LANE_AND_2(j, bit), LANE_AND_2((j) + 2, bit)
+#define LANE_AND_8(j, bit) LANE_AND_4(j, bit), LANE_AND_4((j) + 4, bit)
+#define LANE_AND_16(j, bit) LANE_AND_8(j, bit), LANE_AND_8((j) + 8, bit)
+#define VEC_ACROSS(name, of_vectors)                                                         \
+    static inline vec vec_round_##name(vec a, vec_i partner)                                 \
+    {                                                                                        \
+        const vec b = __builtin_shuffle(a, partner);                                         \
+        return of_vectors;                                                                   \
+    }                                                                                        \
+    static inline vec vec_across_##name(vec a)                                               \
+    {                                                                                        \
+        if (KLANES > 8) a = vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 8) });  \
+        if (KLANES > 4) a = vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 4) });  \
+        if (KLANES > 2) a = vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 2) });  \
+        return vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 1) });               \
+    }
+VEC_ACROSS(sum, a + b)
+VEC_ACROSS(max, vec_max(a, b))
+
 /* y[l] = expression of x[l], through double: what has no vector code of its own. */
 #define VEC_EACH(name, expression)         \
     static inline vec vec_##name(vec v)    \
@@ -81,6 +102,7 @@ static inline vec vec_pow(vec a, vec b)
 #if VMATH_DOUBLE
 
 VEC_EACH(exp, exp(x))
+VEC_EACH(exp_below, exp(x))
 VEC_EACH(expm1, expm1(x))
 VEC_EACH(log, log(x))
 VEC_EACH(log1p, log1p(x))
@@ -128,6 +150,14 @@ static inline vec vec_exp(vec x)
     const vec q = vec_expm1_core(vec_exp_split(x, &n));
     const vec_i half = n >> 1; /* 2^n in two factors reaches denormal results and infinity */
     return (1.0f + q) * vec_exp2i(half) * vec_exp2i(n - half);
+}
+
+/* For x <= 0 or a little above, as the terms of a softmax are: 0 below -87, so that one factor reaches. */
+static inline vec vec_exp_below(vec x)
+{
+    vec_i n;
+    const vec q = vec_expm1_core(vec_exp_split(x, &n));
+    return vec_keep(~(vec_i)(x < -87.0f), (1.0f + q) * vec_exp2i(n));
 }
 
 static inline vec vec_expm1(vec x)

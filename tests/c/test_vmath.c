@@ -87,6 +87,27 @@ static void test_errors(const bp_kernels *k)
     }
 }
 
+/* The exponential of a softmax: beside a 0, a number so far below that the sum is 1 has its exponential as its share. */
+static void test_shares(const bp_kernels *k)
+{
+    double worst = 0;
+    int wrong = 0;
+    for (double at = -17.5; at > -200; at -= 1.0 / 512) {
+        const float x[4] = { 0, (float)at, (float)at, 0 };
+        float y[4];
+        k->softmax(2, 2, x, y);
+        const double e = at < -87 ? fabs((double)y[1]) : ulp_error(y[1], exp((double)x[1]));
+        if (e > worst) worst = e;
+        wrong += y[0] != 1 || y[1] != y[2] || y[3] != 1;
+    }
+    const float nan[2] = { 0, float_of(0x7fc00001) };
+    float y[2];
+    k->softmax(1, 2, nan, y);
+    wrong += !isnan(y[0]) || !isnan(y[1]);
+    check(worst <= 1.1, k->isa, "the exponential of a softmax", worst, 1.1);
+    check(wrong == 0, k->isa, "shares beside 1, and NaN", wrong, 0);
+}
+
 /* The normal distribution function by way of gelu: see the head of vmath.h. */
 static void test_gelu(const bp_kernels *k)
 {
@@ -140,6 +161,7 @@ int main(void)
             continue;
         }
         test_errors(k);
+        test_shares(k);
         test_gelu(k);
         test_places(k);
     }
