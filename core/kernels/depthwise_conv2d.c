@@ -370,15 +370,11 @@ static void sum_row(const row *r, const source *all, int64_t count, const real *
     for (int64_t k = 0; k < count; k += GROUP)
         for (int64_t at = 0; at < r->channels; at += KLANES) {
             const int64_t c = at + KLANES <= r->channels ? at : r->channels > KLANES ? r->channels - KLANES : 0;
-            const source *p = all + k;
-            switch (count - k) {
+            switch (smaller(count - k, GROUP)) {
 #define TAPS(n) \
-    case n: sums(r, p, n, c, at, dy_ahead); break;
-                TAPS(1)
-                TAPS(2)
-                TAPS(3) TAPS(4) TAPS(5) TAPS(6) TAPS(7) TAPS(8)
+    case n: sums(r, all + k, n, c, at, dy_ahead); break;
+                TAPS(1) TAPS(2) TAPS(3) TAPS(4) TAPS(5) TAPS(6) TAPS(7) TAPS(8) TAPS(9)
 #undef TAPS
-                    default : sums(r, p, GROUP, c, at, dy_ahead);
             }
         }
 }
