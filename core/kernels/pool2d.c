@@ -203,21 +203,40 @@ void K(avg_pool2d)(const bp_pool_shape *s, const void *x, void *y, bool count_pa
         }
 }
 
+/* Windows that reach every element of an image; with a stride of their size, each once. */
+static bool tiled(const bp_pool_shape *s)
+{
+    return s->sh == s->kh && s->sw == s->kw && s->oh * s->sh - s->ph >= s->h && s->ow * s->sw - s->pw >= s->w;
+}
+
 void K(avg_pool2d_grad)(const bp_pool_shape *s, const void *dy, void *dx, bool count_padding, int64_t n0, int64_t n1)
 {
-    const int64_t image = s->h * s->w * s->c;
-    memset((real *)dx + n0 * image, 0, (size_t)((n1 - n0) * image) * sizeof(real));
+    const int64_t image = s->h * s->w * s->c, whole = s->c / KLANES * KLANES;
+    const bool once = tiled(s);
+    if (!once) memset((real *)dx + n0 * image, 0, (size_t)((n1 - n0) * image) * sizeof(real));
     for (int64_t n = n0; n < n1; n++)
         for (int64_t i = 0; i < s->oh; i++) {
             const window row = window_of(i, s->sh, s->ph, s->kh, s->h);
             for (int64_t j = 0; j < s->ow; j++) {
                 const window col = window_of(j, s->sw, s->pw, s->kw, s->w);
-                const real *restrict from = (const real *)dy + ((n * s->oh + i) * s->ow + j) * s->c;
+                const real *from = (const real *)dy + ((n * s->oh + i) * s->ow + j) * s->c;
+                real *const to = (real *)dx + ((n * s->h + row.at) * s->w + col.at) * s->c;
                 const real by = divisor(s, &row, &col, count_padding);
+                for (int64_t c = 0; c < whole; c += KLANES) {
+                    const vec share = vec_load(from + c) / by;
+                    for (int64_t a = row.low; a < row.high; a++)
+                        for (int64_t b = col.low; b < col.high; b++) {
+                            real *at = to + (a * s->w + b) * s->c + c;
+                            vec_store(at, once ? share : vec_load(at) + share);
+                        }
+                }
+                if (whole == s->c) continue;
+                real shares[KLANES];
+                for (int64_t c = whole; c < s->c; c++) shares[c - whole] = from[c] / by;
                 for (int64_t a = row.low; a < row.high; a++)
                     for (int64_t b = col.low; b < col.high; b++) {
-                        real *restrict to = (real *)dx + ((n * s->h + row.at + a) * s->w + col.at + b) * s->c;
-                        for (int64_t c = 0; c < s->c; c++) to[c] += from[c] / by;
+                        real *at = to + (a * s->w + b) * s->c + whole;
+                        for (int64_t c = 0; c < s->c - whole; c++) at[c] = once ? shares[c] : at[c] + shares[c];
                     }
             }
         }
