@@ -126,11 +126,12 @@ void K(batch_norm_apply)(int64_t rows, int64_t c, const void *xv, const void *me
 {
     real wide[3][WIDE];
     const real *m = widened(c, mean, wide[0]), *a = widened(c, scale, wide[1]), *b = widened(c, shift, wide[2]);
-    const real *restrict x = (const real *)xv;
-    real *restrict y = (real *)yv;
+    const real *x = (const real *)xv;
+    real *y = (real *)yv;
     const int64_t width = fold_of(c) * c, n = rows * c;
     for (int64_t i = 0; i < n; i += width) {
         const int64_t w = n - i < width ? n - i : width;
+#pragma GCC ivdep
         for (int64_t j = 0; j < w; j++) y[i + j] = (x[i + j] - m[j]) * a[j] + b[j];
     }
 }
@@ -140,11 +141,12 @@ void K(batch_norm_grad)(int64_t rows, int64_t c, const void *dyv, const void *xv
 {
     real wide[4][WIDE];
     const real *m = widened(c, mean, wide[0]), *a = widened(c, scale, wide[1]), *pw = widened(c, p, wide[2]), *qw = widened(c, q, wide[3]);
-    const real *restrict x = (const real *)xv, *restrict dy = (const real *)dyv;
-    real *restrict dx = (real *)dxv;
+    const real *x = (const real *)xv, *dy = (const real *)dyv;
+    real *dx = (real *)dxv;
     const int64_t width = fold_of(c) * c, n = rows * c;
     for (int64_t i = 0; i < n; i += width) {
         const int64_t w = n - i < width ? n - i : width;
+#pragma GCC ivdep
         for (int64_t j = 0; j < w; j++) dx[i + j] = a[j] * (dy[i + j] - pw[j] - (x[i + j] - m[j]) * qw[j]);
     }
 }

@@ -156,6 +156,7 @@ static void mish_grad_gradient(bp_grad *g)
         .flags = BP_OP_STRIDED | BP_OP_INTERNAL | (FLAGS),                                                                        \
         .promote = BP_PROMOTE_FLOAT,                                                                                              \
         .needs_in = 3,                                                                                                            \
+        .over = { 3 },                                                                                                            \
         .infer = grad_infer,                                                                                                      \
         .run = NAME##_grad_run,                                                                                                   \
         .gradient = NAME##_grad_gradient,                                                                                         \

@@ -164,6 +164,7 @@ static const bp_case away_from_zero[] = {
         .flags = BP_OP_STRIDED | BP_OP_INPLACE | BP_OP_METHOD | (FLAGS), \
         .promote = PROMOTE,                                              \
         .needs_in = NEEDS_IN,                                            \
+        .over = { 3 },                                                   \
         .infer = bp_infer_broadcast,                                     \
         .run = NAME##_run,                                               \
         .gradient = NAME##_gradient,                                     \

@@ -119,6 +119,7 @@ struct bp_op {
     unsigned flags;
     bp_promote promote;
     unsigned needs_in, needs_out; /* bit i: the gradient reads the values of in[i], out[i]; (BP_NEEDS_ALL for variadic) */
+    unsigned over[BP_MAX_OUT];    /* bit i of over[k]: out[k] may be written over in[i], element on element; INPLACE says so of the first */
     int stream;                   /* bp_stream_id of a BP_IN_STREAM input */
     bp_status (*infer)(bp_call *call);
     bp_status (*run)(bp_call *call);

@@ -1,7 +1,8 @@
 /* layout.c - which steps are needed, how long each temporary lives, and where it lies in the arena.
  *
  * A step lives when it writes something that outlasts the replay (external memory, an argument, a random state) or something that a later
- * living step or the caller reads. Temporaries are placed greedily by size: largest first, each at the lowest offset that no other
+ * living step or the caller reads. Where an op can write over an input that nobody reads afterwards (op.over), it does: the line that is
+ * written is in the cache already. Temporaries are placed greedily by size: largest first, each at the lowest offset that no other
  * temporary alive at the same time occupies (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020). */
 #include "../base/memory.h"
 #include "plan.h"
@@ -61,6 +62,73 @@ static void find_living(bp_plan *p)
     }
 }
 
+/* ---- results that lie where an input did ---- */
+
+static bool in_arena(const bp_place *place)
+{
+    return place->kind == BP_PLACE_TEMP && place->first >= 0 && !place->output && !place->constant;
+}
+
+/* The look is the whole place, row-major. */
+static bool whole(const bp_plan *p, const bp_spot *spot)
+{
+    int64_t n = 1;
+    for (int i = spot->meta.ndim - 1; i >= 0; i--) {
+        if (spot->meta.shape[i] != 1 && spot->meta.stride[i] != n) return false;
+        n *= spot->meta.shape[i];
+    }
+    return spot->meta.offset == 0 && (size_t)n * bp_dtype_size(spot->meta.dtype) == p->places[spot->place].bytes;
+}
+
+/* Whether the step reads in[i] in no other way, and nobody reads it later. */
+static bool ends_here(const bp_plan *p, int64_t at, int i)
+{
+    const bp_step *s = &p->steps[at];
+    const bp_spot *spots = &p->spots[s->spot];
+    const int64_t place = spots[i].place;
+    if (place < 0 || !in_arena(&p->places[place]) || p->places[place].last != at) return false;
+    for (int k = 0; k < s->n_in + s->n_out; k++) {
+        if (spots[k].place == place && (k >= s->n_in || !whole(p, &spots[k]))) return false;
+        if (k >= s->n_in && p->places[spots[k].place].over == place) return false; /* taken */
+    }
+    return true;
+}
+
+static bp_place *lowest(bp_plan *p, bp_place *place)
+{
+    while (place->over >= 0) place = &p->places[place->over];
+    return place;
+}
+
+static void lay_over(bp_plan *p, int64_t at, int output)
+{
+    const bp_step *s = &p->steps[at];
+    const bp_spot *in = &p->spots[s->spot], *out = in + s->n_in + output;
+    bp_place *made = &p->places[out->place];
+    const unsigned over = s->op->over[output] | (output == 0 && s->op->flags & BP_OP_INPLACE ? 1u : 0u);
+    if (!over || !in_arena(made) || made->first != at || !whole(p, out)) return;
+    for (int i = 0; i < s->n_in; i++) {
+        if (!(over >> i & 1) || !ends_here(p, at, i)) continue;
+        const bp_place *below = &p->places[in[i].place];
+        if (in[i].meta.dtype != out->meta.dtype || below->bytes != made->bytes) continue;
+        made->over = in[i].place;
+        lowest(p, made)->last = made->last;
+        return;
+    }
+}
+
+/* Places that lie on each other live as one: the lowest gets the room, from its birth to the end of the last. */
+static void lay_results_over_operands(bp_plan *p)
+{
+    for (int64_t i = 0; i < p->n_places; i++) p->places[i].over = -1;
+    for (int64_t at = 0; at < p->n_steps; at++) {
+        const bp_step *s = &p->steps[at];
+        for (int k = 0; k < s->n_out && s->live && !s->constant; k++) lay_over(p, at, k);
+    }
+}
+
+/* ---- where the others lie ---- */
+
 /* Sorts place numbers by size, largest first; equal sizes by birth. Insertion into a heap-free merge: plans have some hundred temporaries.
  */
 static void sort_by_size(const bp_plan *p, int64_t *order, int64_t *tmp, int64_t n)
@@ -93,12 +161,14 @@ static size_t lowest_gap(const bp_plan *p, const int64_t *placed, int64_t n, con
 bp_status bp_plan_layout(bp_plan *p)
 {
     find_living(p);
+    lay_results_over_operands(p);
     size_t bytes = 3 * (size_t)p->n_places * sizeof(int64_t);
     int64_t *order = (int64_t *)bp_mem_new(p->ctx, bytes), n = 0;
     if (!order) return BP_ENOMEM;
     for (int64_t i = 0; i < p->n_places; i++) {
-        bp_place *place = &p->places[i];
-        if (place->kind == BP_PLACE_TEMP && place->first >= 0 && !place->output && !place->constant) order[n++] = i;
+        if (!in_arena(&p->places[i])) continue;
+        p->temporary_bytes += aligned(p->places[i].bytes);
+        if (p->places[i].over < 0) order[n++] = i;
     }
     int64_t *placed = order + p->n_places;
     sort_by_size(p, order, order + 2 * p->n_places, n);
@@ -111,9 +181,9 @@ bp_status bp_plan_layout(bp_plan *p)
             k--;
         }
         placed[k] = order[i];
-        p->temporary_bytes += aligned(place->bytes);
         if (place->offset + aligned(place->bytes) > p->arena_bytes) p->arena_bytes = place->offset + aligned(place->bytes);
     }
+    for (int64_t i = 0; i < p->n_places; i++) p->places[i].offset = lowest(p, &p->places[i])->offset;
     bp_mem_free(p->ctx, order, bytes);
     return BP_OK;
 }

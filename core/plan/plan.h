@@ -23,6 +23,7 @@ typedef struct bp_place {
     bool constant;       /* TEMP that holds the same in every replay: computed when the plan is made ready */
     int64_t first, last; /* TEMP: steps that define and last use it */
     size_t offset;       /* TEMP in the arena */
+    int64_t over;        /* TEMP in the arena: the place that it is written over; -1: none, it has room of its own */
     bp_storage *storage; /* where it is during a replay */
     int heads;           /* how many of the plan's heads look at it */
 } bp_place;

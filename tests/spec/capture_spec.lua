@@ -71,6 +71,24 @@ describe("capture", function()
     assert.is_nil(order:find("dropout.* dropout "))
   end)
 
+  it("lays results over operands that nobody reads again", function()
+    local x = ops.random_normal { shape = { 1000 } }
+    local function chain(v) return ((v * 2):tanh() + 1):relu():sum() end
+    local function kept(v)
+      local a = v * 2
+      local b = a:tanh()
+      return (a + b + a):relu():sum() -- a + b may lie over b alone: a is read again
+    end
+    for fn, places in pairs { [chain] = 1, [kept] = 2 } do
+      local f = core.capture(fn)
+      for _ = 1, 3 do assert.equal(fn(x):item(), f(x):item()) end
+      assert.is_true(f:plans()[1].arena_bytes < (places + 0.5) * 4000)
+    end
+    -- an operand with gaps or broadcast is not lain over
+    local function broadcast(v) return (v:reshape { shape = { 10, 100 } } * 2):t() + v:reshape { shape = { 100, 10 } } end
+    assert.same(broadcast(x):totable(), core.capture(broadcast)(x):totable())
+  end)
+
   it("tells what each op of its replays took", function()
     local f = core.capture(function(x) return (x * 2):exp():sum() end)
     local x = tensor { 1, 2, 3 }
