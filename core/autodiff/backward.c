@@ -53,14 +53,17 @@ static bp_node *pop(walk *w)
 /* Nobody but us sees it or its memory. */
 static bool sole(const bp_tensor *t) { return t->refs == 1 && t->storage->refs == 1 && !t->var && bp_tensor_is_contiguous(t); }
 
-/* *sum += g; g stays the caller's. */
+static bool is_noted(const bp_ctx *ctx) { return ctx->capture_id && !ctx->paused; }
+
+/* *sum += g; g stays the caller's. A plan writes the sum over an operand by itself, and rewrites what is written once more easily. */
 static bp_status gather(walk *w, bp_tensor **sum, bp_tensor *g)
 {
     if (!*sum) {
         *sum = bp_tensor_retain(g);
         return BP_OK;
     }
-    bp_tensor *in[2] = { *sum, g }, *out = !w->options.create_graph && sole(*sum) ? *sum : NULL;
+    bp_tensor *in[2] = { *sum, g }, *out = NULL;
+    if (!w->options.create_graph && !is_noted(w->ctx) && sole(*sum)) out = *sum;
     BP_TRY(bp_apply(w->ctx, &bp__op_add, 2, in, 0, NULL, &out));
     if (out != *sum) {
         bp_tensor_release(*sum);
@@ -92,7 +95,7 @@ static bp_status add_shared(walk *w, bp_var *v, bp_tensor *g)
 static bp_status gather_leaf(walk *w, bp_var *v, bp_tensor *g)
 {
     bp_ctx *ctx = w->ctx;
-    bool capturing = ctx->capture_id && !ctx->paused;
+    bool capturing = is_noted(ctx);
     if (w->options.create_graph && capturing)
         return bp_fail(ctx, BP_ESTATE,
                        "backward: create_graph inside a captured function cannot leave its result in .grad; "
@@ -420,7 +423,7 @@ bp_status bp_tensor_zero_grad(bp_tensor *t)
     bp_var *v = t->var;
     bp_ctx *ctx = t->ctx;
     if (!v) return BP_OK;
-    bool capturing = ctx->capture_id && !ctx->paused;
+    bool capturing = is_noted(ctx);
     if (v->grad_shared) {
         bp_tensor_release(v->grad);
         v->grad = NULL;

@@ -3,17 +3,15 @@
  * The last dimension holds the channels, all others count as rows. Rows are cut into blocks by shape; each block yields mean and sum of
  * squared distances, and the blocks are joined in order by Chan, Golub and LeVeque's formula ("Updating formulae and a pairwise algorithm
  * for computing sample variances", 1979), in f64. So nothing cancels where the mean is far from zero. */
+#include "batch_norm.h"
+
 #include "../base/memory.h"
 #include "../base/pool.h"
 #include "element.h"
-#include "op.h"
 #include "product.h"
 
 #include <math.h>
-
-enum { X, SCALE, SHIFT, MEAN, VAR }; /* inputs of both forms */
-enum { Y, BATCH_MEAN, BATCH_INV };   /* outputs of the training form */
-enum { DECAY, EPS };                 /* options of the training form */
+#include <string.h>
 
 static double get(const bp_tensor *t, int64_t i) { return bp_element(t->m.dtype, bp_data(t), i); }
 
@@ -23,19 +21,23 @@ typedef struct job {
     const bp_kernels *kernels;
     int64_t rows, c, block, size; /* rows in all, channels, rows of a block, bytes of an element */
     const char *x, *dy;
-    char *out;
+    const char *addend, *y; /* NULL: none */
+    char *out, *dz;
     const void *mean;
+    bp_act act;
+    bool masked;            /* relu came after: the way back takes dy where the normalised value is positive */
     double *first, *second; /* [blocks][c]: mean and squares, or sum and dot */
-    char *coefficients;     /* [3][c] of the dtype */
+    char *coefficients;     /* [4][c] of the dtype */
     char *scratch;
     size_t scratch_bytes;
 } job;
 
-/* Scratch: per block two sums of every channel, three coefficients of every channel, and room for each worker. */
+/* Scratch: per block two sums of every channel, four coefficients of every channel, and room for each worker. */
 static bp_status start(bp_call *call, job *j)
 {
     const bp_tensor *x = call->in[X];
     bp_dtype dtype = x->m.dtype;
+    memset(j, 0, sizeof *j);
     j->c = x->m.shape[x->m.ndim - 1];
     j->rows = bp_count(x) / (j->c > 0 ? j->c : 1);
     j->size = (int64_t)bp_dtype_size(dtype);
@@ -44,16 +46,17 @@ static bp_status start(bp_call *call, job *j)
     int64_t blocks = bp_chunks(j->rows, j->block);
     size_t sums = bp__lines((size_t)(blocks * j->c) * sizeof(double)), coefficients = bp__lines((size_t)(j->c * j->size));
     j->scratch_bytes = bp__lines(j->kernels->batch_norm_scratch(j->c > 0 ? j->c : 1));
-    char *p = (char *)bp__scratch(call->ctx, 2 * sums + 3 * coefficients + j->scratch_bytes * (size_t)bp_threads(call->ctx) + 64);
+    char *p = (char *)bp__scratch(call->ctx, 2 * sums + 4 * coefficients + j->scratch_bytes * (size_t)bp_threads(call->ctx) + 64);
     if (!p) return BP_ENOMEM;
     j->first = (double *)(void *)p;
     j->second = (double *)(void *)(p + sums);
     j->coefficients = p + 2 * sums;
-    j->scratch = p + 2 * sums + 3 * coefficients;
+    j->scratch = p + 2 * sums + 4 * coefficients;
     return BP_OK;
 }
 
 static char *coefficient(const job *j, int i) { return j->coefficients + (size_t)i * bp__lines((size_t)(j->c * j->size)); }
+static const void *shift_if_masked(const job *j) { return j->masked ? coefficient(j, 3) : NULL; }
 static int64_t rows_in(const job *j, int64_t block) { return (block + 1) * j->block < j->rows ? j->block : j->rows - block * j->block; }
 
 static void over_blocks(bp_ctx *ctx, job *j, bp_chunk_fn *fn)
@@ -73,15 +76,22 @@ static void apply_chunk(void *arg, int64_t block, int worker)
     (void)worker;
     const job *j = (const job *)arg;
     int64_t at = block * j->block * j->c * j->size;
-    j->kernels->batch_norm_apply(rows_in(j, block), j->c, j->x + at, j->mean, coefficient(j, 0), coefficient(j, 1), j->out + at);
+    j->kernels->batch_norm_apply(rows_in(j, block), j->c, j->x + at, j->mean, coefficient(j, 0), coefficient(j, 1),
+                                 j->addend ? j->addend + at : NULL, j->act, j->out + at);
 }
 
 static void sums_chunk(void *arg, int64_t block, int worker)
 {
     const job *j = (const job *)arg;
     int64_t at = block * j->block * j->c * j->size;
-    j->kernels->batch_norm_sums(rows_in(j, block), j->c, j->dy + at, j->x + at, j->mean, j->first + block * j->c, j->second + block * j->c,
-                                j->scratch + (size_t)worker * j->scratch_bytes);
+    double *sum = j->first + block * j->c, *dot = j->second + block * j->c;
+    char *scratch = j->scratch + (size_t)worker * j->scratch_bytes;
+    if (j->dz)
+        j->kernels->batch_norm_block_sums(rows_in(j, block), j->c, j->dy + at, j->addend ? j->addend + at : NULL, j->y + at, j->x + at,
+                                          j->mean, j->dz + at, sum, dot, scratch);
+    else
+        j->kernels->batch_norm_sums(rows_in(j, block), j->c, j->dy + at, j->x + at, j->mean, coefficient(j, 0), shift_if_masked(j), sum,
+                                    dot, scratch);
 }
 
 static void grad_chunk(void *arg, int64_t block, int worker)
@@ -89,8 +99,8 @@ static void grad_chunk(void *arg, int64_t block, int worker)
     (void)worker;
     const job *j = (const job *)arg;
     int64_t at = block * j->block * j->c * j->size;
-    j->kernels->batch_norm_grad(rows_in(j, block), j->c, j->dy + at, j->x + at, j->mean, coefficient(j, 0), coefficient(j, 1),
-                                coefficient(j, 2), j->out + at);
+    j->kernels->batch_norm_grad(rows_in(j, block), j->c, (j->dz ? j->dz : j->dy) + at, j->x + at, j->mean, coefficient(j, 0),
+                                shift_if_masked(j), coefficient(j, 1), coefficient(j, 2), j->out + at);
 }
 
 /* Joins what the blocks found into the mean and sum of squares of all rows, in first[0..c-1] and second[0..c-1]. */
@@ -119,7 +129,7 @@ static void join_sums(job *j)
 /* ---- training form ---- */
 
 /* The arrays per channel among inputs first..last have c elements. */
-static bp_status check_channels(bp_call *call, int first, int last)
+bp_status bp__batch_norm_channels(bp_call *call, int first, int last)
 {
     const bp_meta *x = &call->in[X]->m;
     if (x->ndim < 2) {
@@ -132,10 +142,10 @@ static bp_status check_channels(bp_call *call, int first, int last)
     return BP_OK;
 }
 
-static bp_status batch_norm_infer(bp_call *call)
+bp_status bp__batch_norm_infer(bp_call *call)
 {
     const bp_meta *x = &call->in[X]->m;
-    BP_TRY(check_channels(call, SCALE, VAR));
+    BP_TRY(bp__batch_norm_channels(call, SCALE, VAR));
     if (!call->in[MEAN] != !call->in[VAR])
         return bp_op_fail(call, BP_EINVAL, "running_mean and running_var go together; give both or neither");
     const int64_t *c = &x->shape[x->ndim - 1];
@@ -153,13 +163,23 @@ static bp_status batch_norm_infer(bp_call *call)
     return BP_OK;
 }
 
+static const char *data_of(const bp_tensor *t) { return t ? (const char *)bp_data(t) : NULL; }
+
+/* What a fused form does after normalising; the others have neither input nor option. */
+static void read_fused(const bp_call *call, int activation, job *j)
+{
+    if (call->n_in <= ADDEND) return;
+    j->addend = data_of(call->in[ADDEND]);
+    j->act = (bp_act)call->args[activation].as.i;
+}
+
 /* running = decay * running + (1 - decay) * batch */
 static void update_running(bp_tensor *running, int64_t i, double decay, double batch)
 {
     bp_element_set(running->m.dtype, bp_data(running), i, decay * get(running, i) + (1 - decay) * batch);
 }
 
-static bp_status batch_norm_run(bp_call *call)
+bp_status bp__batch_norm_run(bp_call *call)
 {
     const double decay = call->args[DECAY].as.f, eps = call->args[EPS].as.f;
     const bp_dtype dtype = call->out[Y]->m.dtype;
@@ -168,14 +188,15 @@ static bp_status batch_norm_run(bp_call *call)
     j.x = bp_data(call->in[X]);
     j.out = bp_data(call->out[Y]);
     j.mean = bp_data(call->out[BATCH_MEAN]);
+    read_fused(call, EPS + 1, &j);
     over_blocks(call->ctx, &j, stats_chunk);
     join_stats(&j);
     for (int64_t i = 0; i < j.c; i++) {
         /* no rows: a mean of 0 and a variance of 0, and the running statistics stay */
         const double mean = j.rows ? j.first[i] : 0, squares = j.rows ? j.second[i] : 0, variance = j.rows ? squares / (double)j.rows : 0;
-        const double inv = 1 / sqrt(variance + eps);
         bp_element_set(dtype, bp_data(call->out[BATCH_MEAN]), i, mean);
-        bp_element_set(dtype, bp_data(call->out[BATCH_INV]), i, inv);
+        bp_element_set(dtype, bp_data(call->out[BATCH_INV]), i, 1 / sqrt(variance + eps));
+        const double inv = get(call->out[BATCH_INV], i); /* as rounded: the gradient finds the same coefficient from it */
         bp_element_set(dtype, coefficient(&j, 0), i, inv * (call->in[SCALE] ? get(call->in[SCALE], i) : 1));
         bp_element_set(dtype, coefficient(&j, 1), i, call->in[SHIFT] ? get(call->in[SHIFT], i) : 0);
         if (j.rows && call->in[MEAN]) {
@@ -189,12 +210,10 @@ static bp_status batch_norm_run(bp_call *call)
 
 /* ---- gradient ---- */
 
-enum { G_DY, G_X, G_SCALE, G_MEAN, G_INV };
-
 static bp_status batch_norm_grad_infer(bp_call *call)
 {
     const bp_meta *dy = &call->in[G_DY]->m;
-    BP_TRY(check_channels(call, G_SCALE, G_INV));
+    BP_TRY(bp__batch_norm_channels(call, G_SCALE, G_SHIFT));
     BP_TRY(bp_need_shape(call, G_X, dy->ndim, dy->shape));
     bp_out(call, 0, dy->dtype, dy->ndim, dy->shape);
     bp_out(call, 1, dy->dtype, 1, &dy->shape[dy->ndim - 1]);
@@ -202,27 +221,55 @@ static bp_status batch_norm_grad_infer(bp_call *call)
     return BP_OK;
 }
 
-static bp_status batch_norm_grad_run(bp_call *call)
+/* From sums over the rows to dscale, dshift and the coefficients of dx, and then dx. */
+static void gradient_from(bp_call *call, job *j)
 {
     const bp_dtype dtype = call->out[0]->m.dtype;
-    job j;
-    BP_TRY(start(call, &j));
-    j.dy = bp_data(call->in[G_DY]);
-    j.x = bp_data(call->in[G_X]);
-    j.mean = bp_data(call->in[G_MEAN]);
-    j.out = bp_data(call->out[0]);
-    over_blocks(call->ctx, &j, sums_chunk);
-    join_sums(&j);
-    for (int64_t i = 0; i < j.c; i++) {
-        const double inv = get(call->in[G_INV], i), sum = j.rows ? j.first[i] : 0, dot = j.rows ? j.second[i] : 0;
-        const double rows = j.rows ? (double)j.rows : 1;
+    over_blocks(call->ctx, j, sums_chunk);
+    join_sums(j);
+    for (int64_t i = 0; i < j->c; i++) {
+        const double inv = get(call->in[G_INV], i), sum = j->rows ? j->first[i] : 0, dot = j->rows ? j->second[i] : 0;
+        const double rows = j->rows ? (double)j->rows : 1;
         bp_element_set(dtype, bp_data(call->out[1]), i, dot * inv);
         bp_element_set(dtype, bp_data(call->out[2]), i, sum);
-        bp_element_set(dtype, coefficient(&j, 0), i, inv * (call->in[G_SCALE] ? get(call->in[G_SCALE], i) : 1));
-        bp_element_set(dtype, coefficient(&j, 1), i, sum / rows);
-        bp_element_set(dtype, coefficient(&j, 2), i, inv * inv * dot / rows);
+        bp_element_set(dtype, coefficient(j, 1), i, sum / rows);
+        bp_element_set(dtype, coefficient(j, 2), i, inv * inv * dot / rows);
     }
-    over_blocks(call->ctx, &j, grad_chunk);
+    over_blocks(call->ctx, j, grad_chunk);
+}
+
+static bp_status start_gradient(bp_call *call, job *j)
+{
+    const bp_dtype dtype = call->out[0]->m.dtype;
+    BP_TRY(start(call, j));
+    j->dy = bp_data(call->in[G_DY]);
+    j->x = bp_data(call->in[G_X]);
+    j->mean = bp_data(call->in[G_MEAN]);
+    j->out = bp_data(call->out[0]);
+    for (int64_t i = 0; i < j->c; i++)
+        bp_element_set(dtype, coefficient(j, 0), i, get(call->in[G_INV], i) * (call->in[G_SCALE] ? get(call->in[G_SCALE], i) : 1));
+    return BP_OK;
+}
+
+static bp_status batch_norm_grad_run(bp_call *call)
+{
+    job j;
+    BP_TRY(start_gradient(call, &j));
+    j.masked = call->args[G_RELU].as.i == BP_ACT_RELU;
+    for (int64_t i = 0; i < j.c && j.masked; i++)
+        bp_element_set(call->out[0]->m.dtype, coefficient(&j, 3), i, call->in[G_SHIFT] ? get(call->in[G_SHIFT], i) : 0);
+    gradient_from(call, &j);
+    return BP_OK;
+}
+
+bp_status bp__batch_norm_fused_grad_run(bp_call *call)
+{
+    job j;
+    BP_TRY(start_gradient(call, &j));
+    j.addend = data_of(call->in[G_ADDEND]);
+    j.y = bp_data(call->in[G_Y]);
+    j.dz = bp_data(call->out[3]);
+    gradient_from(call, &j);
     return BP_OK;
 }
 
@@ -290,13 +337,13 @@ static void batch_norm_gradient(bp_grad *g)
 
 /* ---- inference form ---- */
 
-static bp_status inference_infer(bp_call *call)
+bp_status bp__batch_norm_inference_infer(bp_call *call)
 {
-    BP_TRY(check_channels(call, SCALE, VAR));
+    BP_TRY(bp__batch_norm_channels(call, SCALE, VAR));
     return bp_infer_same(call);
 }
 
-static bp_status inference_run(bp_call *call)
+bp_status bp__batch_norm_inference_run(bp_call *call)
 {
     const double eps = call->args[0].as.f;
     const bp_dtype dtype = call->out[0]->m.dtype;
@@ -305,6 +352,7 @@ static bp_status inference_run(bp_call *call)
     j.x = bp_data(call->in[X]);
     j.out = bp_data(call->out[0]);
     j.mean = bp_data(call->in[MEAN]);
+    read_fused(call, 1, &j);
     for (int64_t i = 0; i < j.c; i++) {
         bp_element_set(dtype, coefficient(&j, 0), i, (call->in[SCALE] ? get(call->in[SCALE], i) : 1) / sqrt(get(call->in[VAR], i) + eps));
         bp_element_set(dtype, coefficient(&j, 1), i, call->in[SHIFT] ? get(call->in[SHIFT], i) : 0);
@@ -330,12 +378,6 @@ static void inference_gradient(bp_grad *g)
 
 /* ---- rows ---- */
 
-#define EPS_OPTION                                                                       \
-    {                                                                                    \
-        .name = "eps", .kind = BP_OPT_FLOAT, .def = 1e-5, .min = 0, .max = 1e300,        \
-        .help = "added to the variance, so that a constant channel divides by something" \
-    }
-
 const bp_op bp__op_batch_norm = {
     .name = "batch_norm",
     .group = "layers",
@@ -347,34 +389,16 @@ const bp_op bp__op_batch_norm = {
         "by rows).\n"
         "`decay` is the weight of the old value: 0.9 here is PyTorch's momentum 0.1 and Keras' momentum 0.9. With a single row there is no "
         "variance, and that is an error. Ioffe and Szegedy, \"Batch Normalization\", 2015.",
-    .inputs =
-        (const bp_input[]){
-            { "x", 0, "[..][c] values" },
-            { "scale", BP_IN_OPTIONAL, "[c], 1 when left out" },
-            { "shift", BP_IN_OPTIONAL, "[c], 0 when left out" },
-            { "running_mean", BP_IN_OPTIONAL | BP_IN_MUTATED, "[c], updated in place" },
-            { "running_var", BP_IN_OPTIONAL | BP_IN_MUTATED, "[c], updated in place" },
-            { 0 },
-        },
-    .options =
-        (const bp_option[]){
-            { .name = "decay",
-              .kind = BP_OPT_FLOAT,
-              .def = 0.9,
-              .min = 0,
-              .max = 1,
-              .help = "share of the old running statistics that is kept" },
-            EPS_OPTION,
-            { 0 },
-        },
+    .inputs = (const bp_input[]){ TRAINING_INPUTS, { 0 } },
+    .options = (const bp_option[]){ DECAY_OPTION, EPS_OPTION, { 0 } },
     .n_out = 3,
     .outputs = "y: [..][c]; mean: [c]; inv_std: [c], 1 / sqrt(var + eps)",
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 1 << X | 1 << SCALE,
     .needs_out = 1 << BATCH_MEAN | 1 << BATCH_INV,
     .over = { 1 << X },
-    .infer = batch_norm_infer,
-    .run = batch_norm_run,
+    .infer = bp__batch_norm_infer,
+    .run = bp__batch_norm_run,
     .gradient = batch_norm_gradient,
     .cases =
         (const bp_case[]){
@@ -393,23 +417,15 @@ const bp_op bp__op_batch_norm_inference = {
     .group = "layers",
     .summary = "normalises every channel by given statistics: the form for evaluation",
     .detail = "y = (x - mean) / sqrt(var + eps) * scale + shift",
-    .inputs =
-        (const bp_input[]){
-            { "x", 0, "[..][c] values" },
-            { "scale", BP_IN_OPTIONAL, "[c], 1 when left out" },
-            { "shift", BP_IN_OPTIONAL, "[c], 0 when left out" },
-            { "mean", 0, "[c]" },
-            { "var", 0, "[c], not negative" },
-            { 0 },
-        },
+    .inputs = (const bp_input[]){ INFERENCE_INPUTS, { 0 } },
     .options = (const bp_option[]){ EPS_OPTION, { 0 } },
     .n_out = 1,
     .outputs = "y: [..][c]",
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 1 << X | 1 << SCALE | 1 << MEAN | 1 << VAR,
     .over = { 1 << X },
-    .infer = inference_infer,
-    .run = inference_run,
+    .infer = bp__batch_norm_inference_infer,
+    .run = bp__batch_norm_inference_run,
     .gradient = inference_gradient,
     .cases =
         (const bp_case[]){
@@ -435,8 +451,17 @@ const bp_op bp__op_batch_norm_grad = {
             { "scale", BP_IN_OPTIONAL, "[c]" },
             { "mean", 0, "[c] of the batch" },
             { "inv_std", 0, "[c] of the batch" },
+            { "shift", BP_IN_OPTIONAL, "[c], read when there is an activation" },
             { 0 },
         },
+    .options = (const bp_option[]){ { .name = "activation",
+                                      .kind = BP_OPT_CHOICE,
+                                      .def = BP_ACT_NONE,
+                                      .min = 0,
+                                      .max = 1,
+                                      .choices = bp_fused_activations,
+                                      .help = "relu: y was relu of what was normalised, and dy counts where that is positive" },
+                                    { 0 } },
     .n_out = 3,
     .outputs = "dx: [..][c]; dscale: [c]; dshift: [c]",
     .flags = BP_OP_NO_GRADIENT | BP_OP_INTERNAL,
@@ -449,6 +474,8 @@ const bp_op bp__op_batch_norm_grad = {
             { "4x3 4x3 3 3 3", "", 0.5, 2, 0 },
             { "1x1 1x1 - 1 1", "", 0.5, 2, 0 },
             { "2x3x4' 2x3x4 4 4 4", "", 0.5, 2, 0 },
+            { "4x3 4x3 3 3 3 3", "activation=relu", 0, 0, 0 },
+            { "0x3 0x3 3 3 3 -", "activation=relu", 0.5, 2, 0 },
             { 0 },
         },
 };

@@ -92,7 +92,8 @@ static void forward_chunk(void *arg, int64_t sample, int worker)
             bp_element_set(j->dtype, r.coefficient[2], i, j->shift ? get(j, j->shift, i) : 0);
         }
     }
-    j->kernels->batch_norm_apply(j->pixels, j->c, j->x + at, r.coefficient[0], r.coefficient[1], r.coefficient[2], j->y + at);
+    j->kernels->batch_norm_apply(j->pixels, j->c, j->x + at, r.coefficient[0], r.coefficient[1], r.coefficient[2], NULL, BP_ACT_NONE,
+                                 j->y + at);
 }
 
 /* With n = (x - mean) * inv and g = dy * scale:  dx = inv * (g - mean(g) - n * mean(g * n)), the means over the group. */
@@ -103,7 +104,7 @@ static void gradient_chunk(void *arg, int64_t sample, int worker)
     const int64_t at = sample * j->pixels * j->c * j->size, width = j->c / j->groups;
     const double count = (double)(width * j->pixels);
     for (int64_t i = 0; i < j->c; i++) bp_element_set(j->dtype, r.coefficient[0], i, get(j, j->mean, sample * j->groups + i / width));
-    j->kernels->batch_norm_sums(j->pixels, j->c, j->dy + at, j->x + at, r.coefficient[0], r.first, r.second, r.scratch);
+    j->kernels->batch_norm_sums(j->pixels, j->c, j->dy + at, j->x + at, r.coefficient[0], NULL, NULL, r.first, r.second, r.scratch);
     for (int64_t k = 0; k < j->groups; k++) {
         const double inv = get(j, j->inv, sample * j->groups + k);
         double sum = 0, dot = 0;

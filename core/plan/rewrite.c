@@ -12,30 +12,14 @@
  * where (pooled, argmax) = max_pool2d(y).
  *
  * Dropout after a relu is undone from its result, which is zero wherever either of them made it so:
- *     t = dropout(dy, used);  u = relu_grad(t, y)     becomes     u = relu_dropout_grad(dy, z)     where (z, used) = dropout(y). */
+ *     t = dropout(dy, used);  u = relu_grad(t, y)     becomes     u = relu_dropout_grad(dy, z)     where (z, used) = dropout(y).
+ *
+ * Batch normalisation takes in what follows it: rewrite_norm.c. */
+#include "rewrite.h"
+
 #include "../base/memory.h"
-#include "plan.h"
 
 #include <string.h>
-
-static bool contiguous(const bp_meta *m)
-{
-    int64_t s = 1;
-    for (int i = m->ndim - 1; i >= 0; i--) {
-        if (m->shape[i] != 1 && m->stride[i] != s) return false;
-        s *= m->shape[i];
-    }
-    return true;
-}
-
-static int64_t count(const bp_meta *m) { return bp_shape_count(m->ndim, m->shape); }
-
-/* Both look at the same elements of the same place. */
-static bool same_look(const bp_spot *a, const bp_spot *b)
-{
-    return a->place == b->place && a->meta.offset == b->meta.offset && a->meta.dtype == b->meta.dtype && contiguous(&a->meta) &&
-           contiguous(&b->meta) && bp_shape_equal(a->meta.ndim, a->meta.shape, b->meta.ndim, b->meta.shape);
-}
 
 /* Both looks are without gaps: compare their spans in bytes. */
 static bool touches(const bp_spot *a, const bp_spot *b)
@@ -44,20 +28,6 @@ static bool touches(const bp_spot *a, const bp_spot *b)
     if (!contiguous(&a->meta) || !contiguous(&b->meta)) return true;
     int64_t sa = (int64_t)bp_dtype_size(a->meta.dtype), sb = (int64_t)bp_dtype_size(b->meta.dtype);
     return a->meta.offset * sa < (b->meta.offset + count(&b->meta)) * sb && b->meta.offset * sb < (a->meta.offset + count(&a->meta)) * sa;
-}
-
-static bp_spot *spots_of(bp_plan *p, const bp_step *s) { return &p->spots[s->spot]; }
-
-/* The one step that makes place `t`, when it is made once, whole, and read by `reader` alone (views in between read nothing). */
-static bp_step *sole_maker(bp_plan *p, int64_t t, const bp_step *reader, const int64_t *uses)
-{
-    if (uses[t] != 2) return NULL; /* made once, read once */
-    for (bp_step *s = (bp_step *)(uintptr_t)reader - 1; s >= p->steps; s--) {
-        if (s->op->flags & BP_OP_VIEW || s->dropped) continue;
-        for (int i = 0; i < s->n_out; i++)
-            if (spots_of(p, s)[s->n_in + i].place == t) return s;
-    }
-    return NULL;
 }
 
 static bool safe_between(bp_plan *p, const bp_step *from, const bp_step *to, const bp_spot *target)
@@ -91,12 +61,6 @@ static void compute_in_place_of_copy(bp_plan *p, bp_step *copy, const int64_t *u
 }
 
 /* ---- relu and max pooling ---- */
-
-/* A place that holds one value from its only writing on. */
-static bool settled(const bp_plan *p, int64_t place, const int64_t *writes)
-{
-    return place >= 0 && p->places[place].kind == BP_PLACE_TEMP && writes[place] == 1;
-}
 
 /* The max_pool2d that made this argmax from all of y, with the options of the gradient. */
 static bp_step *pooling_of(bp_plan *p, const bp_step *grad, const bp_spot *y)
@@ -236,13 +200,15 @@ bp_status bp_plan_rewrite(bp_plan *p)
     count_writes(p, writes);
     find_constants(p, writes);
     count_uses(p, uses);
+    bp_status status = bp__rewrite_norms(p, uses, writes);
+    count_uses(p, uses);
     for (int64_t k = 0; k < p->n_steps; k++)
-        if (p->steps[k].op == &bp__op_relu_grad) mask_before_unpooling(p, &p->steps[k], uses, writes);
+        if (p->steps[k].op == &bp__op_relu_grad && !p->steps[k].dropped) mask_before_unpooling(p, &p->steps[k], uses, writes);
     count_uses(p, uses); /* a moved mask reads other places than before */
     for (int64_t k = 0; k < p->n_steps; k++)
-        if (p->steps[k].op == &bp__op_relu_grad) undo_dropout_by_result(p, &p->steps[k], uses, writes);
+        if (p->steps[k].op == &bp__op_relu_grad && !p->steps[k].dropped) undo_dropout_by_result(p, &p->steps[k], uses, writes);
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].op == &bp__op_copy) compute_in_place_of_copy(p, &p->steps[k], uses);
     bp_mem_free(p->ctx, uses, bytes);
-    return BP_OK;
+    return status;
 }

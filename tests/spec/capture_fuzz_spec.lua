@@ -159,6 +159,22 @@ maker(3, function(r)
   return ("linear(r%d, w[%d][%d], %s)"):format(a, inputs, units, activation),
     function(x) return ops.linear(x[a], w, nil, activation ~= "none" and { activation = activation } or nil) end
 end)
+maker(5, function(r) -- what a plan fuses: a normalisation, perhaps an addition, perhaps relu
+  local a, b, how = random(2) == 1 and 1 or pick(r), pick(r), one_of{ "", " + rb", "ra + ", " + norm" }
+  local relu, eval = random(4) > 1, random(4) == 1
+  return ("%s%snorm(ra)%s%s, ra r%d, rb r%d"):format(relu and "relu " or "", how == "ra + " and how or "", how ~= "ra + " and how or "",
+    eval and ", evaluating" or "", a, b), function(x)
+    local function norm(t)
+      local c = t:size(-1)
+      local scale = c == 4 and x.leaves[2] or nil
+      if not eval then return (ops.batch_norm(t, scale)) end
+      return ops.batch_norm_inference(t, scale, nil, bp.zeros(c), bp.ones(c) * 2)
+    end
+    local y = norm(x[a])
+    if how == " + rb" then y = y + x[b] elseif how == "ra + " then y = x[a] + y elseif how == " + norm" then y = y + norm(x[b]) end
+    return relu and ops.relu(y) or y
+  end
+end)
 maker(2, function(r)
   local shape, kind, a = { random(4), random(5) }, random(3), pick(r)
   if kind == 1 then return "random_normal", function() return ops.random_normal(core.stream "noise", { shape = shape }) end end
