@@ -121,41 +121,35 @@ void K(max_pool2d)(const bp_pool_shape *s, const void *x_, void *y_, uint8_t *ar
         }
 }
 
-/* dy where `tap` won. */
-static inline vec won(const real *dy, const uint8_t *argmax, lane_int tap) { return vec_keep(widen(argmax) == tap, vec_load(dy)); }
-
-/* Windows side by side from the first pixel on: every element of an image is written once, from left to right. Where channels do not come
- * out as vectors, the last vector of a pixel reaches into the next one, which is stored later; where there is no next one, and where dy and
- * argmax end, a pixel keeps to its channels. `left`: elements of dy from this image on. */
-static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t *argmax, real *dx, int64_t left)
+/* Windows side by side from the first pixel on, at least KLANES channels: every element of an image is written once, a line of windows at a
+ * time, with dy where its tap won and zero elsewhere. The last vector of a pixel overlaps the one before. */
+static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t *argmax, real *dx)
 {
-    const int64_t channels = s->c, line = s->w * channels;
-    for (int64_t h = 0; h < s->h; h++) {
-        const int64_t i = h / s->kh, a = h % s->kh;
-        real *to = dx + h * line, *const end = to + line;
-        for (int64_t j = 0; i < s->oh && j < s->ow; j++) {
-            const int64_t from = (i * s->ow + j) * channels;
-            for (int64_t b = 0; b < s->kw && to < end; b++, to += channels) {
-                const lane_int tap = (lane_int)(a * s->kw + b);
-                int64_t c = 0;
-                for (; c + KLANES <= channels; c += KLANES) vec_store(to + c, won(dy + from + c, argmax + from + c, tap));
-                if (c == channels) continue;
-                if (to + c + KLANES <= end && from + c + KLANES <= left)
-                    vec_store(to + c, won(dy + from + c, argmax + from + c, tap));
-                else
-                    for (; c < channels; c++) to[c] = argmax[from + c] == tap ? dy[from + c] : 0;
+    const int64_t line = s->w * s->c, done = s->ow * s->kw < s->w ? s->ow * s->kw * s->c : line;
+    for (int64_t i = 0; i < s->oh; i++) {
+        const int64_t top = i * s->kh, rows = s->h - top < s->kh ? s->h - top : s->kh;
+        for (int64_t j = 0; j < s->ow; j++) {
+            const int64_t from = (i * s->ow + j) * s->c, left = j * s->kw, columns = s->w - left < s->kw ? s->w - left : s->kw;
+            for (int64_t c = 0; c < s->c; c += KLANES) {
+                if (c + KLANES > s->c) c = s->c - KLANES;
+                const vec g = vec_load(dy + from + c);
+                const vec_i winner = widen(argmax + from + c);
+                for (int64_t a = 0; a < rows; a++)
+                    for (int64_t b = 0; b < columns; b++)
+                        vec_store(dx + (top + a) * line + (left + b) * s->c + c, vec_keep(winner == (lane_int)(a * s->kw + b), g));
             }
         }
-        memset(to, 0, (size_t)(end - to) * sizeof(real));
+        for (int64_t a = 0; a < rows && done < line; a++) memset(dx + (top + a) * line + done, 0, (size_t)(line - done) * sizeof(real));
     }
+    const int64_t below = s->oh * s->kh;
+    if (below < s->h) memset(dx + below * line, 0, (size_t)((s->h - below) * line) * sizeof(real));
 }
 
 void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy, const uint8_t *argmax, void *dx, int64_t n0, int64_t n1)
 {
     if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0 && s->c >= KLANES) {
         const int64_t from = s->oh * s->ow * s->c, to = s->h * s->w * s->c;
-        for (int64_t n = n0; n < n1; n++)
-            max_grad_apart(s, (const real *)dy + n * from, argmax + n * from, (real *)dx + n * to, (n1 - n) * from);
+        for (int64_t n = n0; n < n1; n++) max_grad_apart(s, (const real *)dy + n * from, argmax + n * from, (real *)dx + n * to);
         return;
     }
     int64_t tap_at[256]; /* where a tap lies, from tap 0 */
@@ -174,6 +168,13 @@ void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy, const uint8_t *a
                 for (int64_t c = 0; c < s->c; c++) to[tap_at[argmax[at + c]] + c] += ((const real *)dy)[at + c];
             }
         }
+}
+
+uint8_t K(greatest_byte)(int64_t n, const uint8_t *x)
+{
+    uint8_t greatest = 0;
+    for (int64_t i = 0; i < n; i++) greatest = x[i] > greatest ? x[i] : greatest;
+    return greatest;
 }
 
 /* What the sum of a window is divided by. */

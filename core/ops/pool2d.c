@@ -202,6 +202,7 @@ static bool winners_inside(const bp_pool_shape *s, int64_t top, int64_t left, co
 }
 
 typedef struct judgement {
+    const bp_kernels *kernels;
     const bp_pool_shape *s;
     const uint8_t *winners;
     bool wrong; /* set by whoever finds one */
@@ -221,9 +222,7 @@ static void winners_chunk(void *arg, int64_t n, int worker)
     const uint8_t *winner = g->winners + n * count;
     (void)worker;
     if (all_inside(s)) {
-        uint8_t greatest = 0;
-        for (int64_t i = 0; i < count; i++) greatest = winner[i] > greatest ? winner[i] : greatest;
-        if (count > 0 && greatest >= s->kh * s->kw) __atomic_store_n(&g->wrong, true, __ATOMIC_RELAXED);
+        if (count > 0 && g->kernels->greatest_byte(count, winner) >= s->kh * s->kw) __atomic_store_n(&g->wrong, true, __ATOMIC_RELAXED);
         return;
     }
     for (int64_t i = 0; i < s->oh; i++)
@@ -234,7 +233,7 @@ static void winners_chunk(void *arg, int64_t n, int worker)
 static bp_status check_winners(bp_call *call, const bp_pool_shape *s)
 {
     const uint8_t *winner = (const uint8_t *)bp_data(call->in[1]);
-    judgement g = { s, winner, false };
+    judgement g = { bp_kernels_of(call->ctx, call->in[0]->m.dtype), s, winner, false };
     if (bp_count(call->in[1]) >= BP_MEMORY_GRAIN)
         bp_parallel(call->ctx, s->n, winners_chunk, &g);
     else
