@@ -107,12 +107,12 @@ static void grad_chunk(void *arg, int64_t block, int worker)
 static void join_stats(job *j)
 {
     for (int64_t b = 1, blocks = bp_chunks(j->rows, j->block); b < blocks; b++) {
-        const double before = (double)(b * j->block), here = (double)rows_in(j, b), all = before + here;
+        const double before = (double)(b * j->block), here = (double)rows_in(j, b), share = here / (before + here);
         const double *mean = j->first + b * j->c, *squares = j->second + b * j->c;
         for (int64_t i = 0; i < j->c; i++) {
             double away = mean[i] - j->first[i];
-            j->first[i] += away * here / all;
-            j->second[i] += squares[i] + away * away * before * here / all;
+            j->first[i] += away * share;
+            j->second[i] += squares[i] + away * away * (before * share);
         }
     }
 }

@@ -199,15 +199,53 @@ static bp_status slice_grad_infer(bp_call *call)
     return BP_OK;
 }
 
+/* dx is [outer][size] runs of `bytes`, dy [outer][n]; run start + i step of dx is run i of dy, the others are zero. */
+typedef struct spreading {
+    const char *dy;
+    char *dx;
+    int64_t runs, per, size, n, start, step; /* runs of dx in all and per chunk */
+    size_t bytes;
+} spreading;
+
+static void spread_chunk(void *arg, int64_t number, int worker)
+{
+    const spreading *s = (const spreading *)arg;
+    (void)worker;
+    int64_t run = number * s->per, outer = run / s->size, at = run % s->size;
+    const int64_t stop = run + s->per < s->runs ? run + s->per : s->runs;
+    int64_t i = at <= s->start ? 0 : (at - s->start + s->step - 1) / s->step; /* the next run of dy */
+    while (run < stop) {
+        int64_t zeros = (i < s->n ? s->start + i * s->step : s->size) - at;
+        if (zeros > stop - run) zeros = stop - run;
+        memset(s->dx + (size_t)run * s->bytes, 0, (size_t)zeros * s->bytes);
+        run += zeros;
+        at += zeros;
+        if (at < s->size && run < stop) {
+            memcpy(s->dx + (size_t)run * s->bytes, s->dy + (size_t)(outer * s->n + i) * s->bytes, s->bytes);
+            run++, at++, i++;
+        }
+        if (at == s->size) outer++, at = i = 0;
+    }
+}
+
 static bp_status slice_grad_run(bp_call *call)
 {
-    bp_tensor *dx = call->out[0], *dy = call->in[0];
+    const bp_tensor *dx = call->out[0], *dy = call->in[0];
     int axis;
     BP_TRY(axis_of(call, dx->m.ndim, &axis));
-    memset(bp_data(dx), 0, (size_t)bp_count(dx) * bp_dtype_size(dx->m.dtype));
-    if (bp_count(dy) == 0) return BP_OK;
-    bp_tensor to = part(dx, axis, call->args[1].as.i, dy->m.shape[axis], call->args[2].as.i);
-    bp__copy(&to, dy);
+    int64_t inner = 1;
+    for (int k = axis + 1; k < dx->m.ndim; k++) inner *= dx->m.shape[k];
+    if (bp_count(dx) == 0) return BP_OK;
+    spreading s = { .dy = bp_data(dy),
+                    .dx = bp_data(dx),
+                    .runs = bp_count(dx) / inner,
+                    .per = BP_ELEMENT_GRAIN / inner + 1,
+                    .size = dx->m.shape[axis],
+                    .n = dy->m.shape[axis],
+                    .start = call->args[1].as.i,
+                    .step = call->args[2].as.i,
+                    .bytes = (size_t)inner * bp_dtype_size(dx->m.dtype) };
+    bp_parallel(call->ctx, bp_chunks(s.runs, s.per), spread_chunk, &s);
     return BP_OK;
 }
 

@@ -66,6 +66,39 @@ static void test_views(void)
     sweep();
 }
 
+/* Shapes of several chunks, which begin anywhere between the positions taken. */
+static void test_slice_grad(void)
+{
+    static const struct {
+        int64_t shape[3], axis, start, step, size;
+    } cases[] = { { { 3, 50, 700 }, 1, 1, 2, 103 }, { { 4, 300, 90 }, 1, 0, 1, 300 },    { { 900, 7, 11 }, 0, 5, 3, 2705 },
+                  { { 40, 30, 77 }, 2, 2, 2, 157 }, { { 2, 3, 40000 }, 0, 1, 70, 75 },   { { 200, 1, 300 }, 1, 8, 9, 9 },
+                  { { 5, 0, 6 }, 1, 0, 1, 4 },      { { 1, 1, 1 }, 2, 70000, 1, 70001 }, { { 0, 2, 3 }, 2, 0, 2, 6 } };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+        for (int f32 = 0; f32 < 2; f32++) {
+            const int64_t *n = cases[k].shape, axis = cases[k].axis, size = cases[k].size;
+            bp_tensor *dy = tensor(f32 ? BP_F32 : BP_F64, SHAPE(n[0], n[1], n[2]));
+            int64_t wide[3] = { n[0], n[1], n[2] };
+            wide[axis] = size;
+            double *from = values(dy), *want = (double *)calloc((size_t)(wide[0] * wide[1] * wide[2]) + 1, sizeof *want);
+            if (!want) exit(2);
+            int64_t at[3];
+            for (at[0] = 0; at[0] < n[0]; at[0]++)
+                for (at[1] = 0; at[1] < n[1]; at[1]++)
+                    for (at[2] = 0; at[2] < n[2]; at[2]++) {
+                        int64_t to[3] = { at[0], at[1], at[2] };
+                        to[axis] = cases[k].start + at[axis] * cases[k].step;
+                        want[(to[0] * wide[1] + to[1]) * wide[2] + to[2]] = from[(at[0] * n[1] + at[1]) * n[2] + at[2]];
+                    }
+            const args how = ARGS(bp_int(axis), bp_int(cases[k].start), bp_int(cases[k].step), bp_int(size));
+            check_values("slice_grad", apply("slice_grad", TENSORS(dy), how), wide[0] * wide[1] * wide[2], want, 0);
+            check_threads("slice_grad", TENSORS(dy), how);
+            free(from);
+            free(want);
+            sweep();
+        }
+}
+
 static void test_join(void)
 {
     bp_tensor *a = counted(BP_F32, SHAPE(2, 2)), *b = apply("permute", TENSORS(counted(BP_F32, SHAPE(3, 2))), NO_ARGS);
@@ -174,6 +207,7 @@ int main(void)
     ctx = open_counting(&memory);
     test_views();
     test_join();
+    test_slice_grad();
     test_choose();
     test_sort();
     close_counting(ctx, &memory);
