@@ -32,7 +32,9 @@ void K(sgd)(int64_t n, void *w, const void *g, void *velocity, double lr, double
     real *const p = (real *)w, *const u = (real *)velocity;
     const real *const d = (const real *)g;
     const real a = (real)lr, b = (real)momentum, c = (real)(1 - dampening), decay = (real)weight_decay;
-    if (!u)
+    if (!u && decay == 0 && a - a == 0)
+        for (int64_t i = 0; i < n; i++) p[i] = d[i] == 0 ? p[i] : p[i] - a * d[i]; /* no gradient: the parameter stays, to the bit */
+    else if (!u)
         sgd_body(n, p, d, NULL, a, b, c, false, decay, false);
     else if (nesterov && first)
         sgd_body(n, p, d, u, a, b, c, true, decay, true);

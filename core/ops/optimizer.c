@@ -79,8 +79,22 @@ bp_status bp__step_run(bp_call *call, bp_step_job *j, bp_chunk_fn *chunk)
 
 /* ---- sgd ---- */
 
-enum { SGD_VELOCITY = 2, SGD_LR, SGD_STEP, SGD_NOW };
+enum { SGD_VELOCITY = 2, SGD_LR, SGD_STEP, SGD_NOW, SGD_ROWS };
 enum { SGD_MOMENTUM, SGD_DAMPENING, SGD_NESTEROV, SGD_DECAY };
+
+static bp_status sgd_rows_infer(bp_call *call)
+{
+    const bp_tensor *rows = call->in[SGD_ROWS];
+    char t[200];
+    if (!rows) return BP_OK;
+    if (rows->m.dtype != BP_I64 || rows->m.ndim != 1 || rows->m.shape[0] < 1 || !bp_tensor_is_contiguous(rows))
+        return bp_op_fail(call, BP_EINVAL, "'rows' is %s %s; i64 [1 + n] without gaps is expected", bp_dtype_name(rows->m.dtype),
+                          bp_shape_text(rows->m.ndim, rows->m.shape, t));
+    BP_TRY(bp_need_ndim(call, W, 2, "[rows][..], when 'rows' is given"));
+    if (call->in[SGD_VELOCITY] || call->args[SGD_DECAY].as.f != 0)
+        return bp_op_fail(call, BP_EINVAL, "'rows' is given with momentum or weight_decay, which move other rows too; leave it out");
+    return BP_OK;
+}
 
 static bp_status sgd_infer(bp_call *call)
 {
@@ -90,6 +104,7 @@ static bp_status sgd_infer(bp_call *call)
                           call->args[SGD_DAMPENING].as.f);
     BP_TRY(bp__step_state(call, SGD_VELOCITY, momentum != 0, "momentum is not 0"));
     BP_TRY(bp__step_moving(call, SGD_NOW));
+    BP_TRY(sgd_rows_infer(call));
     return bp__step_check(call, SGD_VELOCITY, SGD_VELOCITY, SGD_LR, SGD_STEP);
 }
 
@@ -101,10 +116,46 @@ static void sgd_chunk(void *arg, int64_t chunk, int worker)
                     j->args[SGD_DAMPENING].as.f, j->args[SGD_NESTEROV].as.i != 0, j->args[SGD_DECAY].as.f, j->step == 1);
 }
 
+/* The rows that have a gradient, when it is known which; the kernel leaves the others as they are. */
+typedef struct sgd_rows {
+    bp_step_job all;
+    const int64_t *row; /* [n] */
+    int64_t n, width, per;
+} sgd_rows;
+
+static void sgd_rows_chunk(void *arg, int64_t chunk, int worker)
+{
+    const sgd_rows *s = (const sgd_rows *)arg;
+    const int64_t first = chunk * s->per, end = first + s->per < s->n ? first + s->per : s->n, bytes = s->width * s->all.size;
+    (void)worker;
+    for (int64_t i = first; i < end; i++)
+        s->all.kernels->sgd(s->width, s->all.array[W] + s->row[i] * bytes, s->all.array[G] + s->row[i] * bytes, NULL, s->all.lr, 0, 0,
+                            false, 0, false);
+}
+
+static bp_status sgd_some_rows(bp_call *call, const bp_step_job *j, bool *done)
+{
+    const int64_t *rows = (const int64_t *)(const void *)bp_data(call->in[SGD_ROWS]), all = call->in[W]->m.shape[0];
+    sgd_rows s = { .all = *j, .row = rows + 1, .n = rows[0], .width = call->in[W]->m.shape[1] };
+    *done = s.n >= 0 && 2 * s.n <= all && j->lr - j->lr == 0;
+    if (!*done) return BP_OK;
+    if (s.n >= call->in[SGD_ROWS]->m.shape[0])
+        return bp_op_fail(call, BP_EINVAL, "'rows' speaks of %lld rows, more than it names", (long long)s.n);
+    for (int64_t i = 0; i < s.n; i++)
+        if (s.row[i] < 0 || s.row[i] >= all)
+            return bp_op_fail(call, BP_EINVAL, "'rows' names row %lld of %lld", (long long)s.row[i], (long long)all);
+    s.per = BP_MEMORY_GRAIN / (s.width + 1) + 1;
+    bp_parallel(call->ctx, bp_chunks(s.n, s.per), sgd_rows_chunk, &s);
+    return BP_OK;
+}
+
 static bp_status sgd_run(bp_call *call)
 {
     if (bp__step_idle(call, SGD_LR)) return BP_OK;
     bp_step_job j = bp__step_job(call, 3, SGD_LR);
+    bool done = false;
+    if (call->in[SGD_ROWS]) BP_TRY(sgd_some_rows(call, &j, &done));
+    if (done) return BP_OK;
     j.step = bp__step_count(call->in[SGD_STEP]);
     j.factor[0] = bp__step_moved(call, SGD_NOW, SGD_MOMENTUM);
     return bp__step_run(call, &j, sgd_chunk);
@@ -126,6 +177,8 @@ const bp_op bp__op_sgd_step = {
                                   LR_INPUT,
                                   STEP_INPUT,
                                   MOVING_INPUT("momentum"),
+                                  { "rows", BP_IN_OPTIONAL | BP_IN_RAW,
+                                    "i64 [1 + n] how many rows of w have a gradient, and which; given by a plan" },
                                   { 0 } },
     .options =
         (const bp_option[]){

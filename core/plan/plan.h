@@ -44,6 +44,12 @@ typedef struct bp_step {
     bool constant; /* runs once, when the plan is made ready */
 } bp_step;
 
+/* The gradient of a table, of which replays fill a few rows: see rows.c. */
+typedef struct bp_table {
+    int64_t grad, list; /* places */
+    uint64_t version;   /* of grad's storage after the last replay */
+} bp_table;
+
 /* A step made ready: tensors that look at the right memory. */
 typedef struct bp_ready {
     const char *where;
@@ -73,6 +79,8 @@ struct bp_plan {
     bp_tensor **heads; /* one per output: what the last replay handed out, when it is a TEMP, so that it can be handed out again */
     int64_t *written;  /* places outside the arena that a replay writes: their versions rise */
     int64_t n_written;
+    bp_table *tables;
+    int64_t n_tables, cap_tables;
 
     bp_storage *arena;
     size_t arena_bytes, temporary_bytes;
@@ -86,7 +94,10 @@ struct bp_plan {
     bp_listener listener;
 };
 
-bp_status bp_plan_rewrite(bp_plan *plan); /* rewrite.c: shorter ways to the same bits */
+bp_status bp_plan_rewrite(bp_plan *plan);     /* rewrite.c: shorter ways to the same bits */
+bp_status bp_plan_note_tables(bp_plan *plan); /* rows.c: part of rewriting; before a replay, and after it */
+void bp_plan_check_tables(bp_plan *plan);
+void bp_plan_settle_tables(bp_plan *plan);
 bp_status bp_plan_layout(bp_plan *plan);  /* layout.c: which steps live, where temporaries lie */
 bp_status bp_plan_prepare(bp_plan *plan); /* replay.c: calls with tensors, ready to run */
 void bp_plan_free(bp_plan *plan);

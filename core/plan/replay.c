@@ -178,6 +178,7 @@ bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_ten
         p->places[i].storage->data = bp_data(inputs[i]);
     }
     BP_TRY(renew_outputs(p));
+    bp_plan_check_tables(p);
     const char *where = ctx->where;
     unsigned mode = bp_float_enter();
     ctx->replays++;
@@ -195,6 +196,7 @@ bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_ten
         bp_place *place = &p->places[p->written[i]];
         (place->kind == BP_PLACE_INPUT ? inputs[place->input]->storage : place->storage)->version++;
     }
+    bp_plan_settle_tables(p);
     BP_TRY(status);
     for (int i = 0; i < p->n_outputs; i++) out[i] = NULL;
     for (int i = 0; i < p->n_outputs && status == BP_OK; i++) status = hand_out(p, i, inputs, &out[i]);
@@ -224,6 +226,7 @@ void bp_plan_free(bp_plan *p)
     FREE(outputs, p->n_outputs);
     FREE(heads, p->n_outputs);
     FREE(written, p->n_places);
+    FREE(tables, p->cap_tables);
     FREE(tensors, p->n_tensors);
     FREE(slots, p->n_tensors);
     FREE(runs, p->cap_runs);

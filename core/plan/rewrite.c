@@ -22,7 +22,7 @@
 #include <string.h>
 
 /* Both looks are without gaps: compare their spans in bytes. */
-static bool touches(const bp_spot *a, const bp_spot *b)
+bool bp_plan_touches(const bp_spot *a, const bp_spot *b)
 {
     if (a->place < 0 || a->place != b->place) return false;
     if (!contiguous(&a->meta) || !contiguous(&b->meta)) return true;
@@ -35,7 +35,7 @@ static bool safe_between(bp_plan *p, const bp_step *from, const bp_step *to, con
     for (const bp_step *s = from; s < to; s++) {
         if (s->op->flags & BP_OP_VIEW || s->dropped) continue;
         for (int i = 0; i < s->n_in + s->n_out; i++)
-            if (touches(&spots_of(p, s)[i], target)) return false;
+            if (bp_plan_touches(&spots_of(p, s)[i], target)) return false;
     }
     return true;
 }
@@ -210,5 +210,5 @@ bp_status bp_plan_rewrite(bp_plan *p)
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].op == &bp__op_copy) compute_in_place_of_copy(p, &p->steps[k], uses);
     bp_mem_free(p->ctx, uses, bytes);
-    return status;
+    return status == BP_OK ? bp_plan_note_tables(p) : status;
 }

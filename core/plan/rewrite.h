@@ -49,6 +49,9 @@ static inline bool settled(const bp_plan *p, int64_t place, const int64_t *write
     return place >= 0 && p->places[place].kind == BP_PLACE_TEMP && writes[place] == 1;
 }
 
+/* rewrite.c: whether two looks may have elements in common. */
+bool bp_plan_touches(const bp_spot *a, const bp_spot *b);
+
 /* rewrite_norm.c: batch normalisation with what follows it. `uses` is to be counted again afterwards. */
 bp_status bp__rewrite_norms(bp_plan *plan, const int64_t *uses, const int64_t *writes);
 

@@ -190,7 +190,11 @@ int bp_tensor_ndim(const bp_tensor *t) { return t->m.ndim; }
 const int64_t *bp_tensor_shape(const bp_tensor *t) { return t->m.shape; }
 const int64_t *bp_tensor_strides(const bp_tensor *t) { return t->m.stride; }
 int64_t bp_tensor_count(const bp_tensor *t) { return bp_count(t); }
-void *bp_tensor_data(bp_tensor *t) { return bp_data(t); }
+void *bp_tensor_data(bp_tensor *t)
+{
+    t->storage->lent = true;
+    return bp_data(t);
+}
 
 bool bp_tensor_is_contiguous(const bp_tensor *t)
 {

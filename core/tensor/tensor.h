@@ -12,6 +12,7 @@ typedef struct bp_storage {
     int refs;
     uint64_t id; /* serial of birth */
     uint64_t version;
+    bool lent;              /* the host has its address: it may write without a version telling */
     bool constant;          /* a number of the program (2 in x * 2): nobody writes it */
     uint64_t born, written; /* the capture during which it was born or last written; 0: none */
     void *data;

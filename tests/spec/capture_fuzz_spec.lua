@@ -1,8 +1,9 @@
 --- Random programs, run eagerly and captured: the same bits in every result, in what they write, and in the random streams.
 --
 -- A program is a list of instructions over registers: ops of the table (elementwise, reductions, products, sorting, indexing, random),
--- views, in-place writes, scopes, no_grad, gradients by both ways, tensors kept outside. It is made by trying instructions one after the
--- other and keeping those that run. A failure names the seed and prints the program: FUZZ_SEED=n runs that one alone, FUZZ_COUNT=n so many.
+-- views, in-place writes, scopes, no_grad, gradients by both ways, tables and their updates, tensors kept outside. It is made by trying
+-- instructions one after the other and keeping those that run. A failure names the seed and prints the program: FUZZ_SEED=n runs that one
+-- alone, FUZZ_COUNT=n so many.
 local bp = require "bp"
 local core = require "bp.core"
 local ops = bp.ops
@@ -230,6 +231,20 @@ maker(3, function(r)
     ops.mean(ops.tanh(x[a])):backward{ retain_graph = true }
     local g = x.leaves[1].grad
     return g + 0, g * 2
+  end
+end)
+maker(3, function(r) -- tables: a leaf's rows by number, and an update of the leaf
+  local b, one = pick(r), random(2) == 1
+  return ("embedding(%s by r%d, r1)"):format(one and "one row" or "rows", b), function(x)
+    local place = ops.abs(ops.cast(x[b]:detach(), { dtype = "f32" }))
+    place = ops.clamp(ops.floor(one and ops.mean(place) or place), { max = x.leaves[1]:size(1) - 1 })
+    return ops.embedding(ops.cast(place, { dtype = "i64" }) + 1, x.leaves[1])
+  end
+end)
+local rate, first_step = bp.tensor({ 0.25 }, { dtype = "f64" }), bp.tensor({ 1 }, { dtype = "i64" })
+maker(2, function()
+  return "sgd_step(r1)", function(x)
+    bp.no_grad(function() ops.sgd_step(x.leaves[1], x.leaves[1].grad, nil, rate, first_step) end)
   end
 end)
 maker(1, function(r)
