@@ -97,11 +97,11 @@ typedef struct bp_recurrent {
     const void *x, *w, *b, *b_u;  /* forward: [batch][steps][in], [in][gates * units], [gates * units] twice, or NULL */
     const void *h0, *c0;          /* [batch][units], NULL: zeros */
     void *y, *h_n, *c_n;          /* [batch][steps][units], [batch][units] twice */
-    void *z;                      /* [batch][steps][gates * units]: the gates; of a simple cell y itself */
-    void *kept;                   /* [batch][steps][units]: LSTM c, GRU h u + b_u of the gate h */
-    void *before;                 /* [batch][steps][units]: the state that a step began with */
+    void *z;                      /* [steps][batch][gates * units]: the gates; of a simple cell y itself */
+    void *kept;                   /* [steps][batch][units]: LSTM c, GRU h u + b_u of the gate h */
+    void *before;                 /* [batch][steps][units], GRU [steps][batch][units]: the state that a step began with */
     const void *dy, *dh_n, *dc_n; /* backward: NULL is zero */
-    void *dz, *dz_u;              /* gradient of x w + b, and of h u + b_u where that is another one: GRU */
+    void *dz, *dz_u;              /* gradient of x w + b, and of h u + b_u where that is another one: GRU, [steps][batch] */
     void *dh0, *dc0;
 } bp_recurrent;
 

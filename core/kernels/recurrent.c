@@ -1,14 +1,16 @@
 /* recurrent.c - simple, GRU and LSTM layers over a whole sequence.
  *
- *     forward   z = x w + b for all steps at once; then, step after step, p = h u + b_u and the cell:
+ *     forward   z = x w + b for a block of steps at once; then, step after step, p = h u + b_u and the cell:
  *               simple   h' = act(z + p)
  *               GRU      r = s(z_r + p_r)   q = s(z_z + p_z)   n = tanh(z_h + r p_h)   h' = q h + (1 - q) n        (reset_after)
  *               LSTM     i, f, o = s(z + p)   g = tanh(z + p)   c' = f c + i g   h' = o tanh(c')
  *     backward  the same steps the other way round: dz from dh, then dh = dz u^T of the step before.
  *
  * A call runs all steps of its samples, so threads never wait for each other. The samples of a call are sorted by length: those that still
- * run are the first ones. Their states lie side by side; p (a few rows) stays in the first-level cache between product and cell. u is
- * packed into panels once for all calls. A sample's numbers do not depend on which others it shares a call with. */
+ * run are the first ones. Their states lie side by side. w and u are packed into panels once for all calls; a panel stays in the
+ * first-level cache while the rows pass by, and z of a block of steps in the second level, where the product with u is added to it. What
+ * only the gradient reads lies step by step, so that the rows of a step are one stream to the prefetcher. A sample's numbers depend neither
+ * on which others it shares a call with nor on how steps are cut into blocks. */
 #include "tile.h"
 #include "vmath.h"
 
@@ -19,80 +21,91 @@ static int64_t padded(int64_t n) { return (n + KLANES - 1) / KLANES * KLANES; }
 static int64_t pitch(int64_t n) { return padded(n) + 2 * KLANES; }
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* The recurrent product c[m][n] = a[m][k] * u: forward k = units, backward k = gates * units. */
-typedef struct step_shape {
-    int64_t k, n, pass;
-} step_shape;
-static step_shape shape_of(const bp_recurrent *s, bool backward)
+/* ---- packed matrices ---- */
+
+/* A matrix [k][n], and how many rows at most are multiplied by it at a time. */
+typedef struct packing {
+    int64_t k, n, pass, rows;
+} packing;
+
+enum { BLOCK_ROWS = 128, BLOCK_SIZE = 1 << 16 }; /* most rows of z in a block, and most elements unless one step has more */
+
+static int64_t block_steps(const bp_recurrent *s)
 {
-    const int64_t all = s->gates * s->units;
-    const int64_t k = backward ? all : s->units;
-    return (step_shape){ k, backward ? s->units : all, tile_k_pass(k) };
+    const int64_t rows = smaller(BLOCK_ROWS, BLOCK_SIZE / (s->gates * s->units)), steps = smaller(rows / s->samples, s->steps);
+    return steps < 1 ? 1 : steps;
 }
+static packing of_w(const bp_recurrent *s)
+{
+    return (packing){ s->in, s->gates * s->units, tile_k_pass(s->in), block_steps(s) * s->samples };
+}
+/* Backward u is multiplied transposed. */
+static packing of_u(const bp_recurrent *s, bool backward)
+{
+    const int64_t all = s->gates * s->units, k = backward ? all : s->units;
+    return (packing){ k, backward ? s->units : all, tile_k_pass(k), s->samples };
+}
+static int64_t size_of(const packing *p) { return (p->k + 1) * padded(p->n); }
 
 size_t K(recurrent_packed)(const bp_recurrent *s, bool backward)
 {
-    const step_shape p = shape_of(s, backward);
-    return (size_t)((p.k + 1) * padded(p.n)) * sizeof(real);
+    const packing u = of_u(s, backward), w = of_w(s);
+    return (size_t)(size_of(&u) + (backward ? 0 : size_of(&w))) * sizeof(real);
 }
 
-/* Passes over k one after the other, each all its panels; behind them b_u, padded. */
-void K(recurrent_pack)(const bp_recurrent *s, bool backward, void *packed)
+/* Passes over k one after the other, each all its panels; behind them the bias, padded. Element [i][j] is at from[i * row + j * col]. */
+static void pack(const packing *p, real *to, const real *from, int64_t row, int64_t col, const real *bias)
 {
-    const step_shape p = shape_of(s, backward);
-    const int64_t all = s->gates * s->units, wide = padded(p.n);
-    const real *const u = (const real *)s->u;
-    real *to = (real *)packed;
-    for (int64_t first = 0; first < p.k; first += p.pass) {
-        const int64_t k = smaller(p.pass, p.k - first);
-        for (int64_t j = 0; j < p.n;) {
-            const int vecs = K(tile_vecs)(s->samples, p.n - j);
-            const int64_t width = (int64_t)vecs * KLANES, cols = smaller(width, p.n - j);
-            if (backward)
-                K(tile_pack)(to, vecs, u + j * all + first, 1, all, k, cols);
-            else
-                K(tile_pack)(to, vecs, u + first * all + j, all, 1, k, cols);
+    for (int64_t first = 0; first < p->k; first += p->pass) {
+        const int64_t k = smaller(p->pass, p->k - first);
+        for (int64_t j = 0; j < p->n;) {
+            const int vecs = K(tile_vecs)(p->rows, p->n - j);
+            const int64_t width = (int64_t)vecs * KLANES;
+            K(tile_pack)(to, vecs, from + first * row + j * col, row, col, k, smaller(width, p->n - j));
             to += k * width;
             j += width;
         }
     }
-    memset(to, 0, (size_t)wide * sizeof(real));
-    if (s->b_u && !backward) memcpy(to, s->b_u, (size_t)p.n * sizeof(real));
+    memset(to, 0, (size_t)padded(p->n) * sizeof(real));
+    if (bias) memcpy(to, bias, (size_t)p->n * sizeof(real));
 }
 
-/* c = a * u (+ b_u), or added to what c holds. */
-static void product(const bp_recurrent *s, bool backward, const real *packed, int64_t m, const real *a, int64_t a_row, real *c,
-                    int64_t c_row, bool add)
+void K(recurrent_pack)(const bp_recurrent *s, bool backward, void *packed)
 {
-    const step_shape p = shape_of(s, backward);
-    const int64_t wide = padded(p.n);
-    int64_t off[TILE_K_MAX];
-    for (int64_t i = 0; i < p.pass; i++) off[i] = i;
-    for (int64_t first = 0; first < p.k; first += p.pass) {
-        const int64_t k = smaller(p.pass, p.k - first);
-        const bool last = first + k == p.k;
-        for (int64_t j = 0; j < p.n;) {
-            const int vecs = K(tile_vecs)(s->samples, p.n - j);
-            const int64_t width = (int64_t)vecs * KLANES;
-            const tile_panel t = {
-                .m = m,
-                .k = k,
-                .cols = width,
-                .a = a + first,
-                .a_row = a_row,
-                .off = off,
-                .b = packed + first * wide + j * k,
-                .b_row = width,
-                .vecs = vecs,
-                .c = c + j,
-                .c_row = c_row,
-                .bias = s->b_u && !backward && last ? packed + p.k * wide + j : NULL,
-                .load = add || first > 0,
-            };
-            K(tile_run)(&t);
-            j += width;
-        }
+    const packing u = of_u(s, backward), w = of_w(s);
+    const int64_t all = s->gates * s->units;
+    if (backward) {
+        pack(&u, (real *)packed, (const real *)s->u, 1, all, NULL);
+        return;
     }
+    pack(&u, (real *)packed, (const real *)s->u, all, 1, (const real *)s->b_u);
+    pack(&w, (real *)packed + size_of(&u), (const real *)s->w, all, 1, (const real *)s->b);
+}
+
+/* The rows that t describes, times the matrix, plus the bias; added to what C holds if t says so. */
+static void multiply(const packing *p, const real *packed, bool bias, tile_panel t)
+{
+    const int64_t wide = padded(p->n);
+    const bool load = t.load;
+    const real *const a = t.a;
+    real *const c = t.c;
+    int64_t off[TILE_K_MAX], first = 0;
+    for (int64_t i = 0; i < p->pass; i++) off[i] = i;
+    t.off = off;
+    do {
+        t.k = smaller(p->pass, p->k - first);
+        t.a = a + first;
+        t.load = load || first > 0;
+        for (int64_t j = 0; j < p->n; j += t.cols) {
+            t.vecs = K(tile_vecs)(p->rows, p->n - j);
+            t.cols = t.b_row = (int64_t)t.vecs * KLANES;
+            t.b = packed + first * wide + j * t.k;
+            t.c = c + j;
+            t.bias = bias && first + t.k == p->k ? packed + p->k * wide + j : NULL;
+            K(tile_run)(&t);
+        }
+        first += p->pass;
+    } while (first < p->k);
 }
 
 /* ---- the samples of a call ---- */
@@ -101,37 +114,16 @@ typedef struct rows {
     int64_t n;                            /* samples */
     int64_t sample[BP_RECURRENT_SAMPLES]; /* their numbers, the longest first */
     int64_t length[BP_RECURRENT_SAMPLES]; /* their steps */
-    real *h, *c, *p;                      /* states and product: rows of pitch(units) and pitch(gates * units) */
+    real *h, *c;                          /* states: rows of pitch(units) */
+    real *p;                              /* product, or dz: rows of pitch(gates * units) */
+    real *z;                              /* of a block of steps, one step after the other: rows of the same kind */
     int64_t h_row, p_row;
-    char *rest; /* scratch of gemm */
 } rows;
-
-static size_t rows_bytes(const bp_recurrent *s)
-{
-    return (size_t)(s->samples * (2 * pitch(s->units) + pitch(s->gates * s->units)) + 2 * KLANES) * sizeof(real);
-}
-
-static bp_gemm input_product(const bp_recurrent *s, int64_t m, int64_t at)
-{
-    const int64_t all = s->gates * s->units;
-    return (bp_gemm){ .m = m,
-                      .n = all,
-                      .k = s->in,
-                      .a = (const real *)s->x + at * s->in,
-                      .a_row = s->in,
-                      .a_col = 1,
-                      .b = s->w,
-                      .b_row = all,
-                      .b_col = 1,
-                      .c = (real *)s->z + at * all,
-                      .c_row = all,
-                      .bias = s->b };
-}
 
 size_t K(recurrent_scratch)(const bp_recurrent *s, bool backward)
 {
-    const bp_gemm g = input_product(s, s->samples * s->steps, 0);
-    return ((rows_bytes(s) + 63) & ~(size_t)63) + (backward ? 0 : K(gemm_scratch)(&g));
+    const int64_t steps = 1 + (backward ? 0 : block_steps(s));
+    return (size_t)(s->samples * (2 * pitch(s->units) + steps * pitch(s->gates * s->units)) + 2 * KLANES) * sizeof(real);
 }
 
 static int64_t length_of(const bp_recurrent *s, int64_t sample) { return s->lengths ? s->lengths[sample] : s->steps; }
@@ -151,8 +143,8 @@ static void gather(rows *r, const bp_recurrent *s, int64_t n0, int64_t n1, const
     r->h = (real *)scratch;
     r->c = r->h + s->samples * r->h_row;
     r->p = r->c + s->samples * r->h_row;
-    r->rest = (char *)scratch + ((rows_bytes(s) + 63) & ~(size_t)63);
-    memset(scratch, 0, rows_bytes(s));
+    r->z = r->p + s->samples * r->p_row;
+    memset(scratch, 0, (size_t)(r->z - r->h) * sizeof(real));
     const size_t size = (size_t)s->units * sizeof(real);
     for (int64_t i = 0; i < r->n; i++) {
         if (first_h) memcpy(r->h + i * r->h_row, (const real *)first_h + r->sample[i] * s->units, size);
@@ -183,16 +175,33 @@ static int64_t place(const rows *r, const bp_recurrent *s, int64_t row, int64_t 
     return r->sample[row] * s->steps + (s->reverse ? r->length[row] - 1 - step : step);
 }
 
+/* Where it lies in what only the gradient reads, [steps][batch] in the order of walking: the rows of a step side by side. */
+static int64_t slot(const rows *r, const bp_recurrent *s, int64_t row, int64_t step) { return step * s->batch + r->sample[row]; }
+
 /* What follows the last step of a sample is zero in every array of the sequence. */
-static void clear_rest(const rows *r, const bp_recurrent *s, void *array, int64_t width)
+static void clear_rest(const rows *r, const bp_recurrent *s, bool by_step, void *array, int64_t width)
 {
     if (!array || !s->lengths) return;
     for (int64_t i = 0; i < r->n; i++)
-        memset((real *)array + (r->sample[i] * s->steps + r->length[i]) * width, 0,
-               (size_t)((s->steps - r->length[i]) * width) * sizeof(real));
+        for (int64_t step = r->length[i]; step < s->steps; step++)
+            memset((real *)array + (by_step ? slot(r, s, i, step) : r->sample[i] * s->steps + step) * width, 0,
+                   (size_t)width * sizeof(real));
 }
 
-/* ---- cells: one row. A tail of a row goes through the same arithmetic as a whole vector. ---- */
+/* z of the steps from..until-1. */
+static void input_product(const rows *r, const bp_recurrent *s, const real *packed, int64_t from, int64_t until)
+{
+    const packing w = of_w(s);
+    int64_t a_at[BLOCK_ROWS + BP_RECURRENT_SAMPLES], c_at[BLOCK_ROWS + BP_RECURRENT_SAMPLES], m = 0;
+    for (int64_t i = 0; i < r->n; i++)
+        for (int64_t step = from; step < smaller(until, r->length[i]); step++, m++) {
+            a_at[m] = place(r, s, i, step) * s->in;
+            c_at[m] = ((step - from) * s->samples + i) * r->p_row;
+        }
+    multiply(&w, packed, s->b != NULL, (tile_panel){ .m = m, .a = (const real *)s->x, .a_at = a_at, .c = r->z, .c_at = c_at });
+}
+
+/* ---- cells: one row of n elements, n for each gate. A tail of a row goes through the same arithmetic as a whole vector. ---- */
 
 static inline vec load(const real *p, int64_t left) { return left >= KLANES ? vec_load(p) : vec_load_some(p, 1, (int)left); }
 static inline void store(real *p, int64_t left, vec v)
@@ -203,22 +212,55 @@ static inline void store(real *p, int64_t left, vec v)
         vec_store_some(p, 1, (int)left, v);
 }
 
-static void lstm(int64_t n, const real *p, real *z, real *h, real *c, real *kept, real *before, real *y)
+/* Quotients share a division, the slowest instruction there is: 1 / a and 1 / b from 1 / ab. */
+typedef struct ratio {
+    vec top, bottom;
+} ratio;
+static inline ratio sigmoid(vec x)
+{
+    ratio r;
+    vec_sigmoid_ratio(x, &r.top, &r.bottom);
+    return r;
+}
+static inline ratio tangent(vec x)
+{
+    ratio r;
+    vec_tanh_ratio(x, &r.top, &r.bottom);
+    return r;
+}
+static inline void divide2(ratio a, ratio b, vec *x, vec *y)
+{
+    const vec both = 1 / (a.bottom * b.bottom);
+    *x = a.top * (both * b.bottom), *y = b.top * (both * a.bottom);
+}
+static inline void divide3(ratio a, ratio b, ratio c, vec *x, vec *y, vec *z)
+{
+    const vec ab = a.bottom * b.bottom, all = 1 / (ab * c.bottom), both = all * c.bottom;
+    *x = a.top * (both * b.bottom), *y = b.top * (both * a.bottom), *z = c.top * (all * ab);
+}
+
+/* sum: z + p */
+static void lstm(int64_t n, const real *sum, real *z, real *h, real *c, real *kept, real *before, real *y)
 {
     for (int64_t j = 0; j < n; j += KLANES) {
         const int64_t left = n - j;
-        const vec i = vec_sigmoid(load(z + j, left) + vec_load(p + j)), f = vec_sigmoid(load(z + n + j, left) + vec_load(p + n + j));
-        const vec g = vec_tanh(load(z + 2 * n + j, left) + vec_load(p + 2 * n + j));
-        const vec o = vec_sigmoid(load(z + 3 * n + j, left) + vec_load(p + 3 * n + j));
-        const vec cell = f * vec_load(c + j) + i * g, out = o * vec_tanh(cell);
-        store(before + j, left, vec_load(h + j));
+        vec i, f, g;
+        divide3(sigmoid(vec_load(sum + j)), sigmoid(vec_load(sum + n + j)), tangent(vec_load(sum + 2 * n + j)), &i, &f, &g);
+        const vec cell = f * vec_load(c + j) + i * g;
         store(z + j, left, i);
         store(z + n + j, left, f);
         store(z + 2 * n + j, left, g);
-        store(z + 3 * n + j, left, o);
         store(kept + j, left, cell);
-        store(y + j, left, out);
         vec_store(c + j, cell);
+    }
+    for (int64_t j = 0; j < n; j += KLANES) { /* apart from the first half, on whose results it would wait */
+        const int64_t left = n - j;
+        vec o, t;
+        divide2(sigmoid(vec_load(sum + 3 * n + j)), tangent(vec_load(c + j)), &o, &t);
+        const vec out = o * t;
+        store(before + j, left, vec_load(h + j));
+        store(z + 3 * n + j, left, o);
+        store(y + j, left, out);
         vec_store(h + j, out);
     }
 }
@@ -246,12 +288,13 @@ static void lstm_back(int64_t n, const real *dy, const real *z, const real *kept
     }
 }
 
-static void gru(int64_t n, const real *p, real *z, real *h, real *kept, real *before, real *y)
+static void gru(int64_t n, const real *in, const real *p, real *z, real *h, real *kept, real *before, real *y)
 {
     for (int64_t j = 0; j < n; j += KLANES) {
         const int64_t left = n - j;
-        const vec q = vec_sigmoid(load(z + j, left) + vec_load(p + j)), r = vec_sigmoid(load(z + n + j, left) + vec_load(p + n + j));
-        const vec own = vec_load(p + 2 * n + j), new = vec_tanh(load(z + 2 * n + j, left) + r * own);
+        vec q, r;
+        divide2(sigmoid(vec_load(in + j) + vec_load(p + j)), sigmoid(vec_load(in + n + j) + vec_load(p + n + j)), &q, &r);
+        const vec own = vec_load(p + 2 * n + j), new = vec_tanh(vec_load(in + 2 * n + j) + r * own);
         const vec old = vec_load(h + j), out = new + q *(old - new);
         store(before + j, left, old);
         store(z + j, left, q);
@@ -286,11 +329,11 @@ static void gru_back(int64_t n, const real *dy, const real *z, const real *kept,
     }
 }
 
-static void simple(bool relu, int64_t n, const real *p, real *y, real *h, real *before)
+static void simple(bool relu, int64_t n, const real *sums, real *y, real *h, real *before)
 {
     for (int64_t j = 0; j < n; j += KLANES) {
         const int64_t left = n - j;
-        const vec sum = load(y + j, left) + vec_load(p + j), out = relu ? vec_keep(~(vec_i)(sum <= (vec){ 0 }), sum) : vec_tanh(sum);
+        const vec sum = vec_load(sums + j), out = relu ? vec_keep(~(vec_i)(sum <= (vec){ 0 }), sum) : vec_tanh(sum);
         store(before + j, left, vec_load(h + j));
         store(y + j, left, out);
         vec_store(h + j, out);
@@ -312,35 +355,35 @@ static void simple_back(bool relu, int64_t n, const real *dy, const real *y, con
 
 void K(recurrent_forward)(const bp_recurrent *s, const void *packed, int64_t n0, int64_t n1, void *scratch)
 {
-    const int64_t n = s->units, all = s->gates * n;
+    const int64_t n = s->units, all = s->gates * n, block = block_steps(s);
     real *const y = (real *)s->y, *const z = (real *)s->z, *const kept = (real *)s->kept, *const before = (real *)s->before;
+    const packing u = of_u(s, false);
+    const real *const packed_u = (const real *)packed, *const packed_w = packed_u + size_of(&u);
+    const bool apart = s->cell == BP_CELL_GRU; /* p is not just added to z */
     rows r;
     gather(&r, s, n0, n1, s->h0, s->c0, scratch);
-    for (int64_t i = 0; i < r.n; i++) { /* samples one by one where they end early, else all together */
-        const bp_gemm g = s->lengths ? input_product(s, r.length[i], r.sample[i] * s->steps)
-                                     : input_product(s, r.n * s->steps, n0 * s->steps);
-        if (g.m > 0) K(gemm)(&g, r.rest);
-        if (!s->lengths) break;
-    }
     for (int64_t step = 0; step < s->steps; step++) {
-        const int64_t m = running(&r, step);
+        const int64_t m = running(&r, step), in_block = step % block;
         if (m == 0) break;
-        product(s, false, (const real *)packed, m, r.h, r.h_row, r.p, r.p_row, false);
+        if (in_block == 0) input_product(&r, s, packed_w, step, smaller(step + block, s->steps));
+        real *const sums = r.z + in_block * s->samples * r.p_row;
+        multiply(&u, packed_u, s->b_u != NULL,
+                 (tile_panel){ .m = m, .a = r.h, .a_row = r.h_row, .c = apart ? r.p : sums, .c_row = r.p_row, .load = !apart });
         for (int64_t i = 0; i < m; i++) {
-            const int64_t at = place(&r, s, i, step);
-            real *const h = r.h + i * r.h_row, *const p = r.p + i * r.p_row;
+            const int64_t at = place(&r, s, i, step), in = slot(&r, s, i, step);
+            real *const h = r.h + i * r.h_row, *const sum = sums + i * r.p_row;
             if (s->cell == BP_CELL_LSTM)
-                lstm(n, p, z + at * all, h, r.c + i * r.h_row, kept + at * n, before + at * n, y + at * n);
-            else if (s->cell == BP_CELL_GRU)
-                gru(n, p, z + at * all, h, kept + at * n, before + at * n, y + at * n);
+                lstm(n, sum, z + in * all, h, r.c + i * r.h_row, kept + in * n, before + at * n, y + at * n);
+            else if (apart)
+                gru(n, sum, r.p + i * r.p_row, z + in * all, h, kept + in * n, before + in * n, y + at * n);
             else
-                simple(s->cell == BP_CELL_RELU, n, p, y + at * n, h, before + at * n);
+                simple(s->cell == BP_CELL_RELU, n, sum, y + at * n, h, before + at * n);
         }
     }
-    clear_rest(&r, s, s->y, n);
-    clear_rest(&r, s, s->before, n);
-    clear_rest(&r, s, s->kept, n);
-    if (s->z != s->y) clear_rest(&r, s, s->z, all);
+    clear_rest(&r, s, false, s->y, n);
+    clear_rest(&r, s, apart, s->before, n);
+    clear_rest(&r, s, true, s->kept, n);
+    if (s->z != s->y) clear_rest(&r, s, true, s->z, all);
     scatter(&r, s, s->h_n, s->c_n);
 }
 
@@ -350,25 +393,27 @@ void K(recurrent_backward)(const bp_recurrent *s, const void *packed, int64_t n0
     const real *const dy = (const real *)s->dy, *const y = (const real *)s->y, *const z = (const real *)s->z;
     const real *const kept = (const real *)s->kept, *const before = (const real *)s->before, *const c0 = (const real *)s->c0;
     real *const dz = (real *)s->dz, *const dz_u = (real *)s->dz_u;
+    const packing u = of_u(s, true);
     rows r;
     gather(&r, s, n0, n1, s->dh_n, s->dc_n, scratch);
     for (int64_t step = r.n ? r.length[0] - 1 : -1; step >= 0; step--) {
         const int64_t m = running(&r, step);
         for (int64_t i = 0; i < m; i++) {
-            const int64_t at = place(&r, s, i, step);
+            const int64_t at = place(&r, s, i, step), in = slot(&r, s, i, step);
             const real *const dy_at = dy ? dy + at * n : NULL;
             real *const dh = r.h + i * r.h_row, *const d = r.p + i * r.p_row;
             if (s->cell == BP_CELL_LSTM) {
-                const real *const old = step > 0 ? kept + place(&r, s, i, step - 1) * n : c0 ? c0 + r.sample[i] * n : NULL;
-                lstm_back(n, dy_at, z + at * all, kept + at * n, old, dh, r.c + i * r.h_row, d, dz + at * all);
+                const real *const old = step > 0 ? kept + slot(&r, s, i, step - 1) * n : c0 ? c0 + r.sample[i] * n : NULL;
+                lstm_back(n, dy_at, z + in * all, kept + in * n, old, dh, r.c + i * r.h_row, d, dz + at * all);
             } else if (s->cell == BP_CELL_GRU)
-                gru_back(n, dy_at, z + at * all, kept + at * n, before + at * n, dh, d, dz + at * all, dz_u + at * all);
+                gru_back(n, dy_at, z + in * all, kept + in * n, before + in * n, dh, d, dz + at * all, dz_u + in * all);
             else
                 simple_back(s->cell == BP_CELL_RELU, n, dy_at, y + at * n, dh, d, dz + at * n);
         }
-        product(s, true, (const real *)packed, m, r.p, r.p_row, r.h, r.h_row, s->cell == BP_CELL_GRU);
+        multiply(&u, (const real *)packed, false,
+                 (tile_panel){ .m = m, .a = r.p, .a_row = r.p_row, .c = r.h, .c_row = r.h_row, .load = s->cell == BP_CELL_GRU });
     }
-    clear_rest(&r, s, s->dz, all);
-    clear_rest(&r, s, s->dz_u, all);
+    clear_rest(&r, s, false, s->dz, all);
+    clear_rest(&r, s, true, s->dz_u, all);
     scatter(&r, s, s->dh0, s->dc0);
 }

@@ -115,6 +115,8 @@ VEC_EACH(normal_cdf, 0.5 * erfc(x * -0.70710678118654752440))
 VEC_EACH(sin_turns, sin(x * 6.28318530717958647692))
 VEC_EACH(cos_turns, cos(x * 6.28318530717958647692))
 static inline void vec_sincos_turns(vec u, vec *s, vec *c) { *s = vec_sin_turns(u), *c = vec_cos_turns(u); }
+static inline void vec_tanh_ratio(vec x, vec *top, vec *bottom) { *top = vec_tanh(x), *bottom = vec_set(1); }
+static inline void vec_sigmoid_ratio(vec x, vec *top, vec *bottom) { *top = vec_sigmoid(x), *bottom = vec_set(1); }
 
 #else
 
@@ -142,15 +144,16 @@ static inline vec vec_expm1_core(vec r)
 }
 static inline vec vec_exp2i(vec_i n) { return (vec)(((vec_n)n + 127) << 23); } /* -126 <= n <= 127 */
 
-static inline vec vec_exp(vec x)
+/* For x <= 89. */
+static inline vec vec_exp_low(vec x)
 {
     vec_i n;
     x = vec_select(x < -104.0f, vec_set(-104.0f), x); /* below: 0 */
-    x = vec_select(x > 89.0f, vec_set(89.0f), x);     /* above: infinity */
     const vec q = vec_expm1_core(vec_exp_split(x, &n));
     const vec_i half = n >> 1; /* 2^n in two factors reaches denormal results and infinity */
     return (1.0f + q) * vec_exp2i(half) * vec_exp2i(n - half);
 }
+static inline vec vec_exp(vec x) { return vec_exp_low(vec_select(x > 89.0f, vec_set(89.0f), x)); } /* above: infinity */
 
 /* For x <= 0 or a little above, as the terms of a softmax are: 0 below -87, so that one factor reaches. */
 static inline vec vec_exp_below(vec x)
@@ -202,17 +205,34 @@ static inline vec vec_log1p(vec x)
 }
 
 /* tanh |x| = (exp(2|x|) - 1) / (exp(2|x|) + 1) */
-static inline vec vec_tanh(vec x)
+static inline void vec_tanh_ratio(vec x, vec *top, vec *bottom)
 {
-    const vec a = vec_abs(x), e = vec_expm1(2.0f * vec_select(a > 9.25f, vec_set(9.25f), a));
-    return vec_with_sign(e / (e + 2.0f), x);
+    vec_i n;
+    const vec a = vec_abs(x), q = vec_expm1_core(vec_exp_split(2.0f * vec_select(a > 9.25f, vec_set(9.25f), a), &n));
+    const vec s = vec_exp2i(n), e = s * q + (s - 1.0f); /* as vec_expm1, of what is neither below 0 nor above 18.5 */
+    *top = vec_with_sign(e, x);
+    *bottom = e + 2.0f;
 }
 
 /* With e = exp(-|x|): 1 / (1 + e), or e / (1 + e) for x < 0. */
+static inline void vec_sigmoid_ratio(vec x, vec *top, vec *bottom)
+{
+    const vec e = vec_exp_low(-vec_abs(x));
+    *top = vec_select(x < 0.0f, e, vec_set(1.0f));
+    *bottom = 1.0f + e;
+}
+
+static inline vec vec_tanh(vec x)
+{
+    vec top, bottom;
+    vec_tanh_ratio(x, &top, &bottom);
+    return top / bottom;
+}
 static inline vec vec_sigmoid(vec x)
 {
-    const vec e = vec_exp(-vec_abs(x));
-    return vec_select(x < 0.0f, e, vec_set(1.0f)) / (1.0f + e);
+    vec top, bottom;
+    vec_sigmoid_ratio(x, &top, &bottom);
+    return top / bottom;
 }
 
 /* log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)) */

@@ -8,7 +8,7 @@
 
 enum { X, W, U, B }; /* the first inputs of each */
 enum { REVERSE, ACTIVATION };
-enum { MOST_SAMPLES = 16 }; /* of a chunk: their rows of gates stay in the first-level cache */
+enum { LEAST_SAMPLES = 4, MOST_SAMPLES = 16 }; /* of a chunk */
 
 /* Where the inputs and outputs that not every cell has stand; -1: nowhere. */
 typedef struct layout {
@@ -52,13 +52,19 @@ static bp_status read_lengths(bp_call *call, const bp_tensor *lengths, const bp_
     return BP_OK;
 }
 
+/* Every chunk reads all of u at every step, so there are few of them, equally many for every thread. Which samples share a chunk does not
+ * show in their numbers: here, and only here, work may be cut by the number of threads. */
+static int64_t samples_of_chunk(int64_t batch, int64_t threads)
+{
+    const int64_t chunks = threads * bp_chunks(batch, threads * MOST_SAMPLES), samples = (batch + chunks - 1) / chunks;
+    return samples > LEAST_SAMPLES ? samples : batch < LEAST_SAMPLES ? batch : LEAST_SAMPLES;
+}
+
 static bp_status run(bp_call *call, bp_recurrent *s, bool backward, const bp_tensor *lengths)
 {
     job j = { .kernels = bp_kernels_of(call->ctx, call->out[0]->m.dtype), .s = s, .backward = backward };
     if (s->batch == 0 || s->units == 0) return BP_OK;
-    s->samples = (s->batch + 3) / 4; /* four chunks keep a few threads busy */
-    s->samples = s->samples < 8 ? 8 : s->samples > MOST_SAMPLES ? MOST_SAMPLES : s->samples;
-    if (s->samples > s->batch) s->samples = s->batch;
+    s->samples = samples_of_chunk(s->batch, bp_threads(call->ctx));
     const size_t numbers = lengths ? bp__lines((size_t)s->batch * sizeof(int64_t)) : 0;
     const size_t packed = bp__lines(j.kernels->recurrent_packed(s, backward));
     j.scratch_bytes = bp__lines(j.kernels->recurrent_scratch(s, backward));
@@ -139,13 +145,14 @@ static bp_status forward_infer(bp_call *call, const layout *l)
     if (call->in[l->h0]) BP_TRY(bp_need_shape(call, l->h0, 2, state));
     if (l->c0 >= 0 && call->in[l->c0]) BP_TRY(bp_need_shape(call, l->c0, 2, state));
     BP_TRY(check_lengths(call, l->lengths, &x->shape[0]));
-    const int64_t y[3] = { x->shape[0], x->shape[1], units }, z[3] = { x->shape[0], x->shape[1], all };
+    const int64_t y[3] = { x->shape[0], x->shape[1], units };
+    const int64_t z[3] = { x->shape[1], x->shape[0], all }, kept[3] = { x->shape[1], x->shape[0], units };
     bp_out(call, 0, x->dtype, 3, y);
     bp_out(call, 1, x->dtype, 2, state);
     if (l->c_n >= 0) bp_out(call, l->c_n, x->dtype, 2, state);
     if (l->z > 0) bp_out(call, l->z, x->dtype, 3, z);
-    if (l->kept >= 0) bp_out(call, l->kept, x->dtype, 3, y);
-    bp_out(call, l->before, x->dtype, 3, y);
+    if (l->kept >= 0) bp_out(call, l->kept, x->dtype, 3, kept);
+    bp_out(call, l->before, x->dtype, 3, l->dz_u > 0 ? kept : y);
     return BP_OK;
 }
 
@@ -213,33 +220,34 @@ static bp_tensor *lengths_of(const bp_grad *g, const layout *l) { return l->leng
       .help = "walk from the last step of each sample to its first; y stays aligned with x" }
 #define IN_GRAD(name, text) { name, BP_IN_OPTIONAL, text }
 
-/* What the grad ops take: [batch][time][units] and [batch][units] where given. */
-static bp_status grad_infer(bp_call *call, int dy, int dh_n, int dc_n, int sequence, int u, int c0, int lengths)
+/* What the grad ops take: [batch][time][units] and [batch][units] where given; the gates by_step, [time][batch]. */
+static bp_status grad_infer(bp_call *call, int dy, int dh_n, int dc_n, int sequence, bool by_step, int u, int c0, int lengths)
 {
     BP_TRY(bp_need_ndim(call, u, 2, "[units][gates * units]"));
-    BP_TRY(bp_need_ndim(call, sequence, 3, "[batch][time][..]"));
+    BP_TRY(bp_need_ndim(call, sequence, 3, by_step ? "[time][batch][..]" : "[batch][time][..]"));
     const bp_meta *z = &call->in[sequence]->m;
     const int64_t units = call->in[u]->m.shape[0], all = call->in[u]->m.shape[1];
-    const int64_t y[3] = { z->shape[0], z->shape[1], units }, state[2] = { z->shape[0], units },
-                  gates[3] = { z->shape[0], z->shape[1], all };
+    const int64_t batch = z->shape[by_step], steps = z->shape[!by_step];
+    const int64_t y[3] = { batch, steps, units }, state[2] = { batch, units }, gates[3] = { z->shape[0], z->shape[1], all };
+    const int64_t dz[3] = { batch, steps, all };
     BP_TRY(bp_need_shape(call, sequence, 3, gates));
     if (call->in[dy]) BP_TRY(bp_need_shape(call, dy, 3, y));
     if (call->in[dh_n]) BP_TRY(bp_need_shape(call, dh_n, 2, state));
     if (dc_n >= 0 && call->in[dc_n]) BP_TRY(bp_need_shape(call, dc_n, 2, state));
     if (c0 >= 0 && call->in[c0]) BP_TRY(bp_need_shape(call, c0, 2, state));
-    BP_TRY(check_lengths(call, lengths, &z->shape[0]));
+    BP_TRY(check_lengths(call, lengths, &batch));
     for (int i = 0; i < call->op->n_out; i++) bp_out(call, i, z->dtype, 2, state);
-    bp_out(call, 0, z->dtype, 3, gates);
+    bp_out(call, 0, z->dtype, 3, dz);
     return BP_OK;
 }
 
 /* The part of a backward pass that all cells fill in alike. */
-static bp_recurrent backward_of(const bp_call *call, bp_cell cell, int gates, int sequence, int u)
+static bp_recurrent backward_of(const bp_call *call, bp_cell cell, int gates, int sequence, bool by_step, int u)
 {
     const bp_meta *z = &call->in[sequence]->m;
     return (bp_recurrent){ .cell = cell,
-                           .batch = z->shape[0],
-                           .steps = z->shape[1],
+                           .batch = z->shape[by_step],
+                           .steps = z->shape[!by_step],
                            .units = call->in[u]->m.shape[0],
                            .gates = gates,
                            .reverse = call->args[REVERSE].as.i != 0,
@@ -281,7 +289,7 @@ static void lstm_gradient(bp_grad *g)
 
 static bp_status lstm_grad_infer(bp_call *call)
 {
-    BP_TRY(grad_infer(call, LG_DY, LG_DH, LG_DC, LG_Z, LG_U, LG_C0, LG_LENGTHS));
+    BP_TRY(grad_infer(call, LG_DY, LG_DH, LG_DC, LG_Z, true, LG_U, LG_C0, LG_LENGTHS));
     const bp_meta *z = &call->in[LG_Z]->m;
     const int64_t y[3] = { z->shape[0], z->shape[1], call->in[LG_U]->m.shape[0] };
     return bp_need_shape(call, LG_KEPT, 3, y);
@@ -289,7 +297,7 @@ static bp_status lstm_grad_infer(bp_call *call)
 
 static bp_status lstm_grad_run(bp_call *call)
 {
-    bp_recurrent s = backward_of(call, BP_CELL_LSTM, 4, LG_Z, LG_U);
+    bp_recurrent s = backward_of(call, BP_CELL_LSTM, 4, LG_Z, true, LG_U);
     s.dy = in(call, LG_DY), s.dh_n = in(call, LG_DH), s.dc_n = in(call, LG_DC);
     s.kept = values(call, LG_KEPT), s.c0 = in(call, LG_C0);
     s.dh0 = out(call, 1), s.dc0 = out(call, 2);
@@ -310,8 +318,8 @@ const bp_op bp__op_lstm = {
     .options = (const bp_option[]){ REVERSE_OPTION, { 0 } },
     .n_out = 6,
     .n_kept = 3,
-    .outputs = "y: [batch][time][units] the states; h_n, c_n: [batch][units] the last ones; gates, cells, states before each step: "
-               "kept for the gradient",
+    .outputs = "y: [batch][time][units] the states; h_n, c_n: [batch][units] the last ones; kept for the gradient: gates and cells, "
+               "[time][batch][..] in the order of walking, and the states before each step",
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 1 << X | 1 << W | 1 << U | 1 << 5 | 1 << 6,
     .needs_out = 7 << 3,
@@ -376,7 +384,7 @@ static void gru_gradient(bp_grad *g)
 
 static bp_status gru_grad_infer(bp_call *call)
 {
-    BP_TRY(grad_infer(call, GG_DY, GG_DH, -1, GG_Z, GG_U, -1, GG_LENGTHS));
+    BP_TRY(grad_infer(call, GG_DY, GG_DH, -1, GG_Z, true, GG_U, -1, GG_LENGTHS));
     const bp_meta *z = &call->in[GG_Z]->m;
     const int64_t y[3] = { z->shape[0], z->shape[1], call->in[GG_U]->m.shape[0] };
     BP_TRY(bp_need_shape(call, GG_KEPT, 3, y));
@@ -387,7 +395,7 @@ static bp_status gru_grad_infer(bp_call *call)
 
 static bp_status gru_grad_run(bp_call *call)
 {
-    bp_recurrent s = backward_of(call, BP_CELL_GRU, 3, GG_Z, GG_U);
+    bp_recurrent s = backward_of(call, BP_CELL_GRU, 3, GG_Z, true, GG_U);
     s.dy = in(call, GG_DY), s.dh_n = in(call, GG_DH);
     s.kept = values(call, GG_KEPT), s.before = values(call, GG_BEFORE);
     s.dz_u = out(call, 1), s.dh0 = out(call, 2);
@@ -408,8 +416,8 @@ const bp_op bp__op_gru = {
     .options = (const bp_option[]){ REVERSE_OPTION, { 0 } },
     .n_out = 5,
     .n_kept = 3,
-    .outputs = "y: [batch][time][units] the states; h_n: [batch][units] the last one; gates, p_h, states before each step: "
-               "kept for the gradient",
+    .outputs = "y: [batch][time][units] the states; h_n: [batch][units] the last one; kept for the gradient: gates, p_h, states "
+               "before each step, [time][batch][..] in the order of walking",
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 1 << X | 1 << W | 1 << U | 1 << 6,
     .needs_out = 7 << 2,
@@ -435,7 +443,7 @@ const bp_op bp__op_gru_grad = {
                                   LENGTHS_INPUT, { 0 } },
     .options = (const bp_option[]){ REVERSE_OPTION, { 0 } },
     .n_out = 3,
-    .outputs = "dz, dz_u: [batch][time][3 * units]; dh0: [batch][units]",
+    .outputs = "dz: [batch][time][3 * units]; dz_u: the same by [time][batch]; dh0: [batch][units]",
     .flags = BP_OP_INTERNAL | BP_OP_NO_GRADIENT,
     .promote = BP_PROMOTE_FLOAT,
     .infer = gru_grad_infer,
@@ -472,11 +480,11 @@ static void rnn_gradient(bp_grad *g)
     finish(g, l, d);
 }
 
-static bp_status rnn_grad_infer(bp_call *call) { return grad_infer(call, RG_DY, RG_DH, -1, RG_Y, RG_U, -1, RG_LENGTHS); }
+static bp_status rnn_grad_infer(bp_call *call) { return grad_infer(call, RG_DY, RG_DH, -1, RG_Y, false, RG_U, -1, RG_LENGTHS); }
 
 static bp_status rnn_grad_run(bp_call *call)
 {
-    bp_recurrent s = backward_of(call, (bp_cell)call->args[ACTIVATION].as.i, 1, RG_Y, RG_U);
+    bp_recurrent s = backward_of(call, (bp_cell)call->args[ACTIVATION].as.i, 1, RG_Y, false, RG_U);
     s.dy = in(call, RG_DY), s.dh_n = in(call, RG_DH), s.y = values(call, RG_Y), s.dh0 = out(call, 1);
     return run(call, &s, true, call->in[RG_LENGTHS]);
 }
