@@ -53,33 +53,34 @@ size_t K(recurrent_packed)(const bp_recurrent *s, bool backward)
     return (size_t)(size_of(&u) + (backward ? 0 : size_of(&w))) * sizeof(real);
 }
 
-/* Passes over k one after the other, each all its panels; behind them the bias, padded. Element [i][j] is at from[i * row + j * col]. */
-static void pack(const packing *p, real *to, const real *from, int64_t row, int64_t col, const real *bias)
+/* Passes over k one after the other, each all its panels; behind them the bias, padded. Element [i][j] is at from[i * row + j * col].
+ * Packs panel `number` of every pass, and the bias with the first; returns how many panels there are. */
+static int64_t pack(const packing *p, real *to, const real *from, int64_t row, int64_t col, const real *bias, int64_t number)
 {
-    for (int64_t first = 0; first < p->k; first += p->pass) {
-        const int64_t k = smaller(p->pass, p->k - first);
-        for (int64_t j = 0; j < p->n;) {
-            const int vecs = K(tile_vecs)(p->rows, p->n - j);
-            const int64_t width = (int64_t)vecs * KLANES;
-            K(tile_pack)(to, vecs, from + first * row + j * col, row, col, k, smaller(width, p->n - j));
-            to += k * width;
-            j += width;
+    const int64_t wide = padded(p->n);
+    int64_t panel = 0, width;
+    for (int64_t j = 0; j < p->n; j += width, panel++) {
+        const int vecs = K(tile_vecs)(p->rows, p->n - j);
+        width = (int64_t)vecs * KLANES;
+        if (panel != number) continue;
+        for (int64_t first = 0; first < p->k; first += p->pass) {
+            const int64_t k = smaller(p->pass, p->k - first);
+            K(tile_pack)(to + first * wide + j * k, vecs, from + first * row + j * col, row, col, k, smaller(width, p->n - j));
         }
     }
-    memset(to, 0, (size_t)padded(p->n) * sizeof(real));
-    if (bias) memcpy(to, bias, (size_t)p->n * sizeof(real));
+    if (number != 0) return panel;
+    memset(to + p->k * wide, 0, (size_t)wide * sizeof(real));
+    if (bias) memcpy(to + p->k * wide, bias, (size_t)p->n * sizeof(real));
+    return panel;
 }
 
-void K(recurrent_pack)(const bp_recurrent *s, bool backward, void *packed)
+int64_t K(recurrent_pack)(const bp_recurrent *s, bool backward, void *packed, int64_t part)
 {
     const packing u = of_u(s, backward), w = of_w(s);
     const int64_t all = s->gates * s->units;
-    if (backward) {
-        pack(&u, (real *)packed, (const real *)s->u, 1, all, NULL);
-        return;
-    }
-    pack(&u, (real *)packed, (const real *)s->u, all, 1, (const real *)s->b_u);
-    pack(&w, (real *)packed + size_of(&u), (const real *)s->w, all, 1, (const real *)s->b);
+    if (backward) return pack(&u, (real *)packed, (const real *)s->u, 1, all, NULL, part);
+    const int64_t before = pack(&u, (real *)packed, (const real *)s->u, all, 1, (const real *)s->b_u, part);
+    return before + pack(&w, (real *)packed + size_of(&u), (const real *)s->w, all, 1, (const real *)s->b, part - before);
 }
 
 /* The rows that t describes, times the matrix, plus the bias; added to what C holds if t says so. */

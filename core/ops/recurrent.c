@@ -9,6 +9,7 @@
 enum { X, W, U, B }; /* the first inputs of each */
 enum { REVERSE, ACTIVATION };
 enum { LEAST_SAMPLES = 4, MOST_SAMPLES = 16 }; /* of a chunk */
+enum { PACK_GRAIN = 1 << 17 };                 /* bytes of packed weights worth handing to a thread */
 
 /* Where the inputs and outputs that not every cell has stand; -1: nowhere. */
 typedef struct layout {
@@ -25,7 +26,8 @@ typedef struct job {
     const bp_kernels *kernels;
     const bp_recurrent *s;
     bool backward;
-    const void *packed;
+    void *packed;
+    int64_t parts; /* of it that are worth a chunk */
     char *scratch;
     size_t scratch_bytes;
 } job;
@@ -40,6 +42,14 @@ static void chunk(void *arg, int64_t number, int worker)
         j->kernels->recurrent_backward(s, j->packed, n0, n1, scratch);
     else
         j->kernels->recurrent_forward(s, j->packed, n0, n1, scratch);
+}
+
+static void pack_some(void *arg, int64_t number, int worker)
+{
+    const job *j = (const job *)arg;
+    (void)worker;
+    for (int64_t part = number * j->parts; part < (number + 1) * j->parts; part++)
+        j->kernels->recurrent_pack(j->s, j->backward, j->packed, part);
 }
 
 static bp_status read_lengths(bp_call *call, const bp_tensor *lengths, const bp_recurrent *s, int64_t *to)
@@ -76,7 +86,9 @@ static bp_status run(bp_call *call, bp_recurrent *s, bool backward, const bp_ten
     }
     j.packed = p + numbers;
     j.scratch = p + numbers + packed;
-    j.kernels->recurrent_pack(s, backward, p + numbers);
+    const int64_t parts = j.kernels->recurrent_pack(s, backward, j.packed, -1);
+    j.parts = parts * PACK_GRAIN / (int64_t)packed + 1;
+    bp_parallel(call->ctx, bp_chunks(parts, j.parts), pack_some, &j);
     bp_parallel(call->ctx, bp_chunks(s->batch, s->samples), chunk, &j);
     return BP_OK;
 }
