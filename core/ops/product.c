@@ -13,6 +13,8 @@ enum {
     COLUMN_STEP = 64,
     FEWEST_ROWS = 96, /* each tile packs its own panels of B, which that many rows repay */
     SHORTEST_PART = 512,
+    FEW_ROWS = 6,         /* that wait for memory more than they compute */
+    WIDEST_OF_FEW = 2048, /* several rows meet B in panels, pieces of its rows again: long rows gain nothing */
 };
 
 typedef struct job {
@@ -116,22 +118,23 @@ static void run_chunk(void *arg, int64_t chunk, int worker)
     }
 }
 
-/* ---- one row ---- */
+/* ---- few rows ---- */
 
 /* B is met once, and how fast it comes from memory is all that counts: whole rows of it one after the other, not pieces of all its rows. So
  * k is cut where the kernel's passes end, and the sums of the passes are added in order, which gives the bits of the product in one. */
-typedef struct row_job {
+typedef struct rows_job {
     const bp_kernels *kernels;
     const bp_gemm *g;
     int64_t size, pass, passes, each; /* passes per chunk */
     int64_t columns, tiles;           /* columns per chunk; tiles of so many */
-    char *sums;                       /* [passes][n] */
-} row_job;
+    char *sums;                       /* [passes][m][n] */
+    char *scratch;
+    size_t scratch_bytes; /* per worker */
+} rows_job;
 
-static void row_chunk(void *arg, int64_t chunk, int worker)
+static void rows_chunk(void *arg, int64_t chunk, int worker)
 {
-    (void)worker;
-    const row_job *j = (const row_job *)arg;
+    const rows_job *j = (const rows_job *)arg;
     const int64_t first = chunk / j->tiles * j->each, column = chunk % j->tiles * j->columns;
     for (int64_t q = first; q < smaller(first + j->each, j->passes); q++) {
         bp_gemm g = *j->g;
@@ -140,42 +143,48 @@ static void row_chunk(void *arg, int64_t chunk, int worker)
         g.a = (const char *)g.a + p * g.a_col * j->size;
         g.b = (const char *)g.b + (p * g.b_row + column) * j->size;
         g.k = smaller(j->pass, g.k - p);
-        g.c = j->sums + (q * j->g->n + column) * j->size;
+        g.c = j->sums + (q * g.m * j->g->n + column) * j->size;
+        g.c_row = j->g->n;
         g.bias = NULL;
         g.act = BP_ACT_NONE;
-        j->kernels->gemm(&g, NULL);
+        j->kernels->gemm(&g, j->scratch + (size_t)worker * j->scratch_bytes);
     }
 }
 
-static bool is_long_row(const bp_product *p)
+static bool is_few_rows(const bp_product *p)
 {
     const bp_gemm *g = &p->one;
-    return p->ndim == 0 && g->m == 1 && g->b_col == 1 && g->n > 1 && !g->accumulate && g->k > BP_PASS_MAX &&
-           g->k <= BP_PASS_MAX * BP_PASS_MAX;
+    if (g->m > FEW_ROWS || (g->m > 1 && g->n > WIDEST_OF_FEW)) return false;
+    return p->ndim == 0 && g->b_col == 1 && g->n > 1 && !g->accumulate && g->k > BP_PASS_MAX && g->k <= BP_PASS_MAX * BP_PASS_MAX;
 }
 
-static bp_status long_row(bp_ctx *ctx, const bp_product *product)
+static bp_status few_rows(bp_ctx *ctx, const bp_product *product)
 {
     const bp_gemm *g = &product->one;
-    row_job j = {
-        .kernels = bp_kernels_of(ctx, product->dtype), .g = g, .size = (int64_t)bp_dtype_size(product->dtype), .pass = bp_pass(g->k)
-    };
-    j.passes = divide_up(g->k, j.pass);
-    j.each = divide_up(j.passes, MOST_TILES);
-    j.columns = round_up(divide_up(g->n, divide_up(FEW_TILES, j.passes)), 2 * COLUMN_STEP);
+    const int64_t size = (int64_t)bp_dtype_size(product->dtype), pass = bp_pass(g->k), passes = divide_up(g->k, pass);
+    rows_job j = { .kernels = bp_kernels_of(ctx, product->dtype), .g = g, .size = size, .pass = pass, .passes = passes };
+    j.each = divide_up(passes, MOST_TILES);
+    j.columns = round_up(divide_up(g->n, divide_up(FEW_TILES, passes)), 2 * COLUMN_STEP);
     j.tiles = divide_up(g->n, j.columns);
-    j.sums = (char *)bp__scratch(ctx, (size_t)(j.passes * g->n * j.size));
-    if (!j.sums) return BP_ENOMEM;
-    bp_parallel_from(ctx, ctx->replays & 1, divide_up(j.passes, j.each) * j.tiles, row_chunk, &j);
+    j.scratch_bytes = bp__lines(j.kernels->gemm_scratch(g));
+    const size_t scratch = j.scratch_bytes * (size_t)bp_threads(ctx);
+    j.scratch = (char *)bp__scratch(ctx, scratch + (size_t)(passes * g->m * g->n * size));
+    if (!j.scratch) return BP_ENOMEM;
+    j.sums = j.scratch + scratch;
+    bp_parallel_from(ctx, ctx->replays & 1, divide_up(passes, j.each) * j.tiles, rows_chunk, &j);
     const float one = 1;
     const double one_f64 = 1;
-    bp_gemm sum = *g;
-    sum.k = j.passes;
-    sum.a = product->dtype == BP_F64 ? (const void *)&one_f64 : &one;
-    sum.a_col = 0;
-    sum.b = j.sums;
-    sum.b_row = g->n;
-    j.kernels->gemm(&sum, NULL);
+    for (int64_t i = 0; i < g->m; i++) {
+        bp_gemm sum = *g;
+        sum.m = 1;
+        sum.k = passes;
+        sum.a = product->dtype == BP_F64 ? (const void *)&one_f64 : &one;
+        sum.a_col = 0;
+        sum.b = j.sums + i * g->n * size;
+        sum.b_row = g->m * g->n;
+        sum.c = (char *)g->c + i * g->c_row * size;
+        j.kernels->gemm(&sum, NULL);
+    }
     return BP_OK;
 }
 
@@ -190,7 +199,7 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
         kernels->gemm(g, scratch);
         return BP_OK;
     }
-    if (is_long_row(product)) return long_row(ctx, product);
+    if (is_few_rows(product)) return few_rows(ctx, product);
     job j = {
         .kernels = bp_kernels_of(ctx, product->dtype), .product = product, .batch = 1, .size = (int64_t)bp_dtype_size(product->dtype)
     };

@@ -86,9 +86,9 @@ static void test_matmul(bp_ctx *ctx)
 
 static void test_linear(bp_ctx *ctx)
 {
-    static const int64_t cases[][3] = { { 1, 1, 1 },       { 32, 10, 32 },   { 0, 3, 4 },      { 5, 0, 4 },
-                                        { 128, 784, 512 }, { 3, 700, 1000 }, { 1, 9000, 128 }, { 1, 2000, 1000 },
-                                        { 1, 700, 3000 },  { 1, 30000, 10 }, { 1, 103000, 3 }, { 1, 40000, 7 } };
+    static const int64_t cases[][3] = { { 1, 1, 1 },      { 32, 10, 32 },   { 0, 3, 4 },       { 5, 0, 4 },      { 128, 784, 512 },
+                                        { 3, 700, 1000 }, { 1, 9000, 128 }, { 1, 2000, 1000 }, { 1, 700, 3000 }, { 1, 30000, 10 },
+                                        { 1, 103000, 3 }, { 1, 40000, 7 },  { 4, 2000, 300 } };
     for (size_t s = 0; s < sizeof cases / sizeof *cases; s++)
         for (int act = 0; act < 2; act++)
             for (int biased = 0; biased < 2; biased++) {

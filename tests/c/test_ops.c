@@ -1,5 +1,5 @@
 /* test_ops.c - elementwise ops, comparisons and creation against plain loops: strides, broadcasting, empty tensors, promotion of dtypes,
- * special values, and what is refused; products of one row. */
+ * special values, and what is refused; products of few rows. */
 #include "ops.h"
 
 /* ---- functions of one element ---- */
@@ -335,23 +335,24 @@ static void test_create(void)
     sweep();
 }
 
-/* ---- products of one row ---- */
+/* ---- products of few rows ---- */
 
-/* A row alone has the bits that it has among others, with any number of threads. */
+/* Rows alone have the bits that they have among others, with any number of threads. */
 static void test_rows(void)
 {
     static const int64_t sizes[][2] = { { 9000, 128 }, { 700, 1000 }, { 1000, 5003 }, { 30000, 10 }, { 330, 2100 }, { 9000, 1 } };
+    static const int64_t few[] = { 1, 2, 6 };
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-        for (int act = 0; act < 2; act++) {
-            const int64_t k = sizes[s][0], n = sizes[s][1];
-            bp_tensor *x = tensor(BP_F32, SHAPE(2, k)), *w = tensor(BP_F32, SHAPE(k, n)), *b = tensor(BP_F32, SHAPE(n));
-            bp_tensor *row = apply("slice", TENSORS(x), ARGS(bp_int(0), bp_int(0), bp_int(1)));
-            bp_tensor *both = apply("linear", TENSORS(x, w, b), ARGS(bp_int(act))),
-                      *one = apply("linear", TENSORS(row, w, b), ARGS(bp_int(act)));
-            CHECK(memcmp(bp_tensor_data(both), bp_tensor_data(one), (size_t)n * sizeof(float)) == 0, "linear %lld x %lld: bits of one row",
-                  (long long)k, (long long)n);
-            check_threads("linear", TENSORS(row, w, b), ARGS(bp_int(act)));
-            check_threads("matmul", TENSORS(row, w), NO_ARGS);
+        for (size_t f = 0; f < sizeof few / sizeof *few; f++) {
+            const int64_t k = sizes[s][0], n = sizes[s][1], m = few[f];
+            const args act = ARGS(bp_int((int64_t)f % 2));
+            bp_tensor *x = tensor(BP_F32, SHAPE(7, k)), *w = tensor(BP_F32, SHAPE(k, n)), *b = tensor(BP_F32, SHAPE(n));
+            bp_tensor *rows = apply("slice", TENSORS(x), ARGS(bp_int(0), bp_int(0), bp_int(m)));
+            bp_tensor *all = apply("linear", TENSORS(x, w, b), act), *some = apply("linear", TENSORS(rows, w, b), act);
+            CHECK(memcmp(bp_tensor_data(all), bp_tensor_data(some), (size_t)(m * n) * sizeof(float)) == 0,
+                  "linear %lld x %lld: bits of %lld rows", (long long)k, (long long)n, (long long)m);
+            check_threads("linear", TENSORS(rows, w, b), act);
+            check_threads("matmul", TENSORS(rows, w), NO_ARGS);
             sweep();
         }
 }
