@@ -1,16 +1,17 @@
 /* batch_norm.c - sums down the columns of x [rows][c], and the elementwise passes that use them.
  *
- * Few channels would leave vectors half empty, so u rows of c < NARROW channels are seen as one row of u*c columns, and the u sums of a
- * channel are added at the end. Rows that are left over are added to the first u. The order of every sum is a function of rows and c.
+ * Few channels would leave vectors half empty, so u rows of c < WIDE channels are seen as one row of u*c columns, and the u sums of a
+ * channel are added at the end. Rows that are left over are added to the first u. Columns that do not come out as vectors are summed in a
+ * vector that overlaps the one before. The order of every sum is a function of rows and c.
  *
  * What follows the normalisation, an addend and relu, is done in the same passes, with the arithmetic of the ops it stands for. The way
  * back finds where relu let through by computing its operand again, (x - mean) * scale + shift, to the same bits; with an addend it looks
  * at the result. */
 #include "vmath.h"
 
-enum { NARROW = 32, WIDE = 64, VECS = 4 };
+enum { WIDE = 64, VECS = 4 };
 
-static inline int64_t fold_of(int64_t c) { return c < NARROW ? WIDE / c : 1; }
+static inline int64_t fold_of(int64_t c) { return c < WIDE ? WIDE / c : 1; }
 static inline int64_t width_of(int64_t c) { return c < WIDE ? WIDE : c; }
 
 size_t K(batch_norm_scratch)(int64_t c) { return (size_t)(5 * width_of(c)) * sizeof(real); }
@@ -26,9 +27,9 @@ typedef struct columns {
     real *s, *t;
 } columns;
 
-/* Columns j .. j + vecs*KLANES - 1, summed in registers. */
+/* Columns j .. j + vecs*KLANES - 1, summed in registers. The first `skip` of them belong to another block, which writes their dz. */
 static inline __attribute__((always_inline)) void sum_block(sum_kind kind, bool more, int vecs, int64_t rows, int64_t c, const columns *k,
-                                                            int64_t j)
+                                                            int64_t j, int64_t skip)
 {
     vec a[VECS], b[VECS], m[VECS];
     for (int v = 0; v < vecs; v++) {
@@ -53,7 +54,10 @@ static inline __attribute__((always_inline)) void sum_block(sum_kind kind, bool 
             if (kind == SUM_BLOCK) {
                 if (more) g += vec_load(k->more + at);
                 g = vec_keep(vec_load(k->y + at) > 0, g);
-                vec_store(k->dz + at, g);
+                if (skip == 0)
+                    vec_store(k->dz + at, g);
+                else
+                    for (int64_t l = skip; l < KLANES; l++) k->dz[at + l] = g[l];
             }
             a[v] += g;
             b[v] += g * d;
@@ -88,16 +92,15 @@ static inline __attribute__((always_inline)) void sum_element(sum_kind kind, boo
     k->t[j] += g * d;
 }
 
+/* c is at least KLANES */
 static inline __attribute__((always_inline)) void sum_columns(sum_kind kind, bool more, int64_t rows, int64_t c, const columns *k)
 {
+    const int64_t whole = c / KLANES * KLANES;
     int64_t j = 0;
-    for (; j + VECS * KLANES <= c; j += VECS * KLANES) sum_block(kind, more, VECS, rows, c, k, j);
-    for (; j + KLANES <= c; j += KLANES) sum_block(kind, more, 1, rows, c, k, j);
-    for (; j < c; j++) {
-        k->s[j] = 0;
-        if (kind >= SUM_DY) k->t[j] = 0;
-        for (int64_t r = 0; r < rows; r++) sum_element(kind, more, k, r * c + j, j);
-    }
+    if (whole < c) sum_block(kind, more, 1, rows, c, k, c - KLANES, whole - (c - KLANES)); /* first: dz may lie where dy does */
+    for (; j + VECS * KLANES <= whole; j += VECS * KLANES) sum_block(kind, more, VECS, rows, c, k, j, 0);
+    for (; j + 2 * KLANES <= whole; j += 2 * KLANES) sum_block(kind, more, 2, rows, c, k, j, 0);
+    for (; j < whole; j += KLANES) sum_block(kind, more, 1, rows, c, k, j, 0);
 }
 
 /* The same with u rows side by side: the arrays per channel hold u copies. sums[j] and dots[j] receive the channels' totals. */
