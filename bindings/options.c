@@ -166,6 +166,9 @@ static bool has_parts(lua_State *L, int idx)
     return false;
 }
 
+/* Whether a table is empty where a list of some length is wanted: it stands for no options, then. */
+static bool is_nothing(lua_State *L, const bp_option *o, int idx) { return o->length > 0 && lua_rawlen(L, idx) == 0; }
+
 static int read_positional(const reader *r, int k, int first, int last);
 
 /* The table at idx: its list part from option k on, then its names. Tensors in the list part are inputs, read by the caller. */
@@ -203,7 +206,7 @@ static int read_positional(const reader *r, int k, int first, int last)
         int type = lua_type(L, i);
         if (type == LUA_TNIL)
             k++;
-        else if (type == LUA_TTABLE && i == last && (!(o && is_list(o)) || has_parts(L, i))) {
+        else if (type == LUA_TTABLE && i == last && (!(o && is_list(o)) || has_parts(L, i) || is_nothing(L, o, i))) {
             read_named(r, k, i);
         } else if (!o)
             too_many(r, i);
