@@ -64,21 +64,41 @@ lbp_box *lbp_newbox(lua_State *L, lbp_state *s)
     box->persistent = s->persist > 0;
     box->link.release = release_box;
     lbp_own(&s->boxes, &box->link);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &lbp_box_tag);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, s->metatable);
     lua_setmetatable(L, -2);
     return box;
+}
+
+/* Gives up tensor and box; whether there were any. */
+static bool retire(handle *h)
+{
+    lbp_state *s = h->state;
+    lbp_box *box = h->box;
+    if (box == &s->dead) return false;
+    h->box = &s->dead;
+    if (!s->ctx) return false;
+    lbp_empty(box);
+    lbp_give_cell(s, &box->link);
+    return true;
 }
 
 int lbp_collect_box(lua_State *L)
 {
     handle *h = test_handle(L, 1);
-    if (!h || h->box == &h->state->dead) return 0;
-    lbp_box *box = h->box;
-    h->box = &h->state->dead;
-    if (!h->state->ctx) return 0;
-    lbp_empty(box);
-    lbp_give_cell(h->state, &box->link);
+    if (h) retire(h);
     return 0;
+}
+
+bool lbp_free_box(lua_State *L, int idx)
+{
+    handle *h = test_handle(L, idx);
+    if (!h) return false;
+    idx = lua_absindex(L, idx);
+    if (retire(h)) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, h->state->freed_metatable);
+        lua_setmetatable(L, idx);
+    }
+    return true;
 }
 
 void lbp_fill(lbp_box *box, bp_tensor *t)

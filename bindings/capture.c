@@ -189,12 +189,16 @@ static int record(lua_State *L, captured *c, int last)
     e->single = lua_gettop(L) == base + 1 && lbp_testbox(L, base + 1);
     e->n_out = lbp_push_arrangement(L, base + 1, lua_gettop(L) - base, results);
     lua_setiuservalue(L, at, UV_ARRANGEMENT);
-    int first = lua_gettop(L) + 1;
+    int alive = lua_gettop(L), first = alive + 1;
     for (int i = 0; i < e->n_out; i++) lbp_newbox(L, s);
     lua_pushvalue(L, at);
     lua_rawseti(L, list, c->n + 1);
-    for (int i = 0; i < e->n_out; i++)
+    for (int i = 0; i < e->n_out; i++) {
+        lua_rawgeti(L, alive, i + 1);
+        results[i] = lbp_testbox(L, -1);
+        lua_pop(L, 1);
         if (!results[i]->tensor) lbp_error(L, "capture: a result was freed while the call ended");
+    }
     bp_status status = end(L, s, e, results, first);
     lbp_unguard(g);
     lbp_check(L, status);
@@ -239,6 +243,7 @@ static int replay(lua_State *L, captured *c, int which, int last, lbp_key *k)
     lbp_state *s = c->state;
     entry *e = c->entries[which];
     uint64_t born[LBP_MAX_TENSORS];
+    lbp_box *results[LBP_MAX_TENSORS];
     bp_tensor *out[LBP_MAX_TENSORS];
     luaL_checkstack(L, e->n_out + 16, NULL);
     lua_getiuservalue(L, 1, UV_ENTRIES); /* keeps the entry */
@@ -246,11 +251,11 @@ static int replay(lua_State *L, captured *c, int which, int last, lbp_key *k)
     if (!e->single) lua_getiuservalue(L, -1, UV_ARRANGEMENT);
     int arrangement = lua_gettop(L), first = arrangement + 1;
     for (int i = 0; i < k->n_tensors; i++) born[i] = k->boxes[i]->born;
-    for (int i = 0; i < e->n_out; i++) lbp_newbox(L, s);
+    for (int i = 0; i < e->n_out; i++) results[i] = lbp_newbox(L, s);
     if (!as_before(k, born)) read_again(L, s, e, last, k);
     if (!usable(e, s)) lbp_error(L, "capture: the plan grew old while the call was being prepared");
     lbp_check(L, run(s, e, k, out));
-    for (int i = 0; i < e->n_out; i++) lbp_fill(lbp_testbox(L, first + i), out[i]);
+    for (int i = 0; i < e->n_out; i++) lbp_fill(results[i], out[i]);
     return e->single ? 1 : lbp_push_arranged(L, arrangement, first);
 }
 

@@ -4,7 +4,7 @@
  *   1. A C resource is owned by a userdata before the next call that may raise. A function parses its arguments and makes its empty boxes
  *      first, then works in core, then fills the boxes.
  *   2. Any call that allocates in Lua may collect garbage and so run somebody's finalizer, which may free a tensor. A tensor pointer taken
- *      from a box is good until the next such call; lbp_hold keeps it longer.
+ *      from a box, and the box of a value that Lua code can reach, are good until the next such call; lbp_hold keeps the tensor longer.
  *   3. Core is never jumped through: what it calls back (bp_ctx.reclaim) does not raise. */
 #ifndef LBP_H
 #define LBP_H
@@ -50,6 +50,8 @@ struct lbp_state {
     uint64_t born;       /* numbers boxes in order of birth */
     uint64_t generation; /* raised when plans made before may no longer say the same (a parameter was frozen) */
     lua_State *calling;  /* the thread that runs a backward, for its hooks */
+    int metatable;       /* of tensors: its number in the registry */
+    int freed_metatable; /* of those freed by hand: the same without __gc */
     int persist;         /* > 0: new boxes survive scopes */
     bool reclaiming;     /* finalizers run in the middle of a core call: no op may be applied */
     size_t collect_at;   /* live bytes at which the next collection is due */
@@ -75,7 +77,7 @@ void lbp_free_cells(lbp_state *s);
 
 /* ---- boxed tensors ------------------------------------------------------------------------------------------------ */
 
-/* Its address is the registry's key of the metatable, and the mark by which the userdata is told from others without a table lookup. */
+/* Its address is the mark by which the userdata is told from others without a table lookup. */
 extern const char lbp_box_tag;
 
 /* Pushes an empty box. May collect garbage, may raise. Filling takes over one reference and never raises. */
@@ -83,12 +85,15 @@ lbp_box *lbp_newbox(lua_State *L, lbp_state *s);
 void lbp_fill(lbp_box *box, bp_tensor *t);
 /* Gives the tensor up at once; later use raises. */
 void lbp_empty(lbp_box *box);
+/* The same for the value at idx, and its box, too: nothing is left to finalize, so Lua need not call anything when it collects the value.
+ * False when it is no tensor. */
+bool lbp_free_box(lua_State *L, int idx);
 /* The finalizer of tensors. */
 int lbp_collect_box(lua_State *L);
 
 /* Pushes a tensor, taking over one reference, also when it raises for lack of memory. */
 void lbp_pushtensor(lua_State *L, bp_tensor *t);
-/* The box at idx, or NULL when there is something else. */
+/* The box at idx, or NULL when there is something else. Freeing the value gives the box to the next tensor made: see `born`. */
 lbp_box *lbp_testbox(lua_State *L, int idx);
 /* The tensor at idx (borrowed), or NULL when it is no tensor. Raises when it was freed. */
 bp_tensor *lbp_totensor(lua_State *L, int idx);

@@ -159,7 +159,7 @@ static const char *running_name(lua_State *L, bool *method, bool *colon)
     if (!lua_getstack(L, 0, &ar) || !lua_getinfo(L, "nf", &ar)) return "?";
     *colon = strcmp(ar.namewhat, "method") == 0;
     int function = lua_gettop(L);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &lbp_box_tag);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, lbp_state_of(L)->metatable);
     lua_getfield(L, -1, "__methods");
     lua_pushvalue(L, function);
     push_name_in_table(L);

@@ -7,8 +7,7 @@
 
 static int close_tensor(lua_State *L)
 {
-    lbp_box *box = lbp_testbox(L, 1);
-    if (box) lbp_empty(box);
+    lbp_free_box(L, 1);
     return 0;
 }
 
@@ -17,9 +16,7 @@ static int close_tensor(lua_State *L)
  * local t <close> frees at the end of its block. */
 static int free_tensor(lua_State *L)
 {
-    lbp_box *box = lbp_testbox(L, 1);
-    if (!box) lbp_typeerror(L, 1, "free", "a tensor");
-    lbp_empty(box);
+    if (!lbp_free_box(L, 1)) lbp_typeerror(L, 1, "free", "a tensor");
     return 0;
 }
 
@@ -273,7 +270,27 @@ static const luaL_Reg metamethods[] = {
     { NULL, NULL },
 };
 
-/* Makes core.methods and the metatable (the same table at every opening, so that older tensors follow). */
+/* The fields of the table at `from`, but one, go into the table on top. */
+static void copy_fields(lua_State *L, int from, const char *but)
+{
+    for (lua_pushnil(L); lua_next(L, from);) {
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        lua_rawset(L, -4);
+    }
+    lua_pushnil(L);
+    lua_setfield(L, -2, but);
+}
+
+/* Takes the table off the top and gives its number in the registry; `known` unless 0. */
+static int number_of(lua_State *L, int known)
+{
+    if (!known) return luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pop(L, 1);
+    return known;
+}
+
+/* Makes core.methods and the metatables (the same tables at every opening, so that older tensors follow). */
 void lbp_open_tensor(lua_State *L, lbp_state *s)
 {
     static const struct {
@@ -293,12 +310,13 @@ void lbp_open_tensor(lua_State *L, lbp_state *s)
     lua_pushcclosure(L, lbp_tensor_index, 1);
     lua_setfield(L, -2, "__index");
     lua_pushvalue(L, -2);
-    lua_setfield(L, -2, "__methods"); /* for completion at the prompt */
+    lua_setfield(L, -2, "__methods"); /* for completion at the prompt, and for messages */
     lua_pushcfunction(L, lbp_tensor_newindex);
     lua_setfield(L, -2, "__newindex");
-    lua_pushvalue(L, -2);
-    lua_setfield(L, -2, "__methods");
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &lbp_box_tag);
+    luaL_newmetatable(L, LBP_TENSOR " (freed)");
+    copy_fields(L, lua_gettop(L) - 1, "__gc");
+    s->freed_metatable = number_of(L, s->freed_metatable);
+    s->metatable = number_of(L, s->metatable);
     lua_setfield(L, -2, "methods");
     lua_pushcfunction(L, is_tensor);
     lua_setfield(L, -2, "is_tensor");

@@ -2,6 +2,24 @@
 local bp = require "bp"
 
 describe("a captured function", function()
+  it("does not take another tensor for a result that a finalizer frees while the call ends", function()
+    local result, other, big
+    local step = bp.capture(function(x)
+      result = x + 1
+      setmetatable({}, { __gc = function()
+        result:free()
+        other = bp.full({ 2 }, -1)
+      end })
+      big = bp.full({ 64 << 18 }, 0) -- so much that the next tensor made collects garbage first: the one for the result
+      return result
+    end)
+    local ok, err = pcall(step, bp.ones(2))
+    big:free()
+    assert.is_false(ok)
+    assert.matches("a result was freed while the call ended", err)
+    assert.same({ -1, -1 }, other:totable())
+  end)
+
   it("copies a constant into memory from outside at every call", function()
     local outside = bp.zeros(4)
     local step = bp.capture(function()

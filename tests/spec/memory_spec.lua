@@ -93,5 +93,33 @@ describe("memory", function()
     assert.same({ 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 }, log)
   end)
 
+  it("that was freed stays so when other tensors are made in its place", function()
+    local freed, made, n = {}, {}, core.memory().tensors
+    for i = 1, 300 do
+      freed[i] = core.tensor { i }
+      freed[i]:free()
+      made[i] = core.tensor { -i }
+      freed[i]:free()
+      do local again <close> = freed[i] end -- luacheck: ignore 211
+    end
+    assert.equal(n + 300, core.memory().tensors)
+    collectgarbage()
+    collectgarbage()
+    for i = 1, 300 do
+      assert.is_true(freed[i]:is_freed())
+      assert.is_true(core.is_tensor(freed[i]))
+      assert.equal(-i, made[i]:item())
+      assert.is_false(freed[i] == freed[i % 300 + 1])
+      assert.is_true(freed[i] == freed[i] and made[i] == made[i])
+      assert.matches("this tensor was freed", support.failure(function() return freed[i] + 1 end))
+    end
+    assert.matches("freed", tostring(freed[1]))
+    for name, value in pairs(getmetatable(made[1])) do
+      assert.equal(name ~= "__gc" and value or nil, getmetatable(freed[1])[name], name)
+    end
+    for i = 1, 300 do made[i]:free() end
+    assert.equal(n, core.memory().tensors)
+  end)
+
   it("leaves nothing behind", function() assert.equal(before, support.alive()) end)
 end)
