@@ -215,8 +215,10 @@ void bp_pool_close(bp_ctx *ctx)
     struct bp_pool *p = ctx->pool;
     if (!p) return;
     stop_workers(p);
-    pthread_mutex_destroy(&p->lock);
-    pthread_cond_destroy(&p->wake);
+    if (p->owner == getpid()) { /* else a fork left us with workers that will never let go of them */
+        pthread_mutex_destroy(&p->lock);
+        pthread_cond_destroy(&p->wake);
+    }
     if (p->hands) bp_mem_free(ctx, p->hands, sizeof *p->hands * (size_t)p->threads);
     bp_mem_free(ctx, p, sizeof *p);
     ctx->pool = NULL;

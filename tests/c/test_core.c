@@ -95,6 +95,15 @@ static void test_pool(void)
     int status = -1;
     waitpid(child, &status, 0);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "work in a forked child");
+    usleep(50000); /* the workers are parked by now */
+    child = fork();
+    if (child == 0) { /* nobody is left that the pool could wait for */
+        alarm(10);
+        bp_close(ctx);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a context closed in a forked child");
     close_counting(ctx, &c);
 }
 
