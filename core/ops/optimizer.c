@@ -137,7 +137,8 @@ static bp_status sgd_some_rows(bp_call *call, const bp_step_job *j, bool *done)
 {
     const int64_t *rows = (const int64_t *)(const void *)bp_data(call->in[SGD_ROWS]), all = call->in[W]->m.shape[0];
     sgd_rows s = { .all = *j, .row = rows + 1, .n = rows[0], .width = call->in[W]->m.shape[1] };
-    *done = s.n >= 0 && 2 * s.n <= all && j->lr - j->lr == 0;
+    const double lr = call->in[W]->m.dtype == BP_F32 ? (double)(float)j->lr : j->lr; /* as the kernel rounds it: 1e39 is infinite */
+    *done = s.n >= 0 && 2 * s.n <= all && lr - lr == 0;
     if (!*done) return BP_OK;
     if (s.n >= call->in[SGD_ROWS]->m.shape[0])
         return bp_op_fail(call, BP_EINVAL, "'rows' speaks of %lld rows, more than it names", (long long)s.n);
