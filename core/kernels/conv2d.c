@@ -349,9 +349,10 @@ static size_t weight_scratch(const bp_conv_shape *s, void *scratch, weight_room 
     carve at = { (char *)scratch, 0 };
     const frame f = weight_frame(s);
     const int64_t rows = s->kh * s->kw * s->c, pixels = s->oh * s->ow;
+    const int64_t longest = pixels < TILE_K_MAX ? pixels : TILE_K_MAX; /* of passes: those of a piece may be longer than of the whole */
     r->a_at = (int64_t *)take(&at, rows, sizeof(int64_t));
     r->off = (int64_t *)take(&at, pixels, sizeof(int64_t));
-    r->b = (real *)take(&at, tile_k_pass(pixels) * K(tile_vecs)(rows, s->oc) * KLANES, sizeof(real));
+    r->b = (real *)take(&at, longest * K(tile_vecs)(rows, s->oc) * KLANES, sizeof(real));
     r->image = (real *)take(&at, framed(&f) ? frame_size(&f) : 0, sizeof(real));
     return at.used;
 }
@@ -427,6 +428,7 @@ void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy
     }
 }
 
+/* Enough for some rows of the images as well, taken as an image of their own. */
 size_t K(conv2d_scratch)(const bp_conv_shape *s)
 {
     const gather forward = gather_of(s, false), gradient = gather_of(s, true);
