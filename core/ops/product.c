@@ -15,6 +15,7 @@ enum {
     SHORTEST_PART = 512,
     FEW_ROWS = 6,         /* that wait for memory more than they compute */
     WIDEST_OF_FEW = 2048, /* several rows meet B in panels, pieces of its rows again: long rows gain nothing */
+    LONG_PIECE = 4096,    /* of a row of B: such pieces are read as fast as whole rows, and more of them keep threads busy to the end */
 };
 
 typedef struct job {
@@ -31,6 +32,7 @@ typedef struct job {
 } job;
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t step) { return divide_up(a, step) * step; }
 
@@ -151,6 +153,29 @@ static void rows_chunk(void *arg, int64_t chunk, int worker)
     }
 }
 
+/* Some columns of the result: one row of ones times the sums. */
+static void add_passes(void *arg, int64_t chunk, int worker)
+{
+    (void)worker;
+    static const float one = 1;
+    static const double one_f64 = 1;
+    const rows_job *j = (const rows_job *)arg;
+    const int64_t column = chunk * BP_MEMORY_GRAIN, m = j->g->m, n = j->g->n;
+    for (int64_t i = 0; i < m; i++) {
+        bp_gemm sum = *j->g;
+        sum.m = 1;
+        sum.n = smaller(BP_MEMORY_GRAIN, n - column);
+        sum.k = j->passes;
+        sum.a = j->size == sizeof one_f64 ? (const void *)&one_f64 : &one;
+        sum.a_col = 0;
+        sum.b = j->sums + (i * n + column) * j->size;
+        sum.b_row = m * n;
+        sum.c = (char *)sum.c + (i * sum.c_row + column) * j->size;
+        if (sum.bias) sum.bias = (const char *)sum.bias + column * j->size;
+        j->kernels->gemm(&sum, NULL);
+    }
+}
+
 static bool is_few_rows(const bp_product *p)
 {
     const bp_gemm *g = &p->one;
@@ -164,7 +189,8 @@ static bp_status few_rows(bp_ctx *ctx, const bp_product *product)
     const int64_t size = (int64_t)bp_dtype_size(product->dtype), pass = bp_pass(g->k), passes = divide_up(g->k, pass);
     rows_job j = { .kernels = bp_kernels_of(ctx, product->dtype), .g = g, .size = size, .pass = pass, .passes = passes };
     j.each = divide_up(passes, MOST_TILES);
-    j.columns = round_up(divide_up(g->n, divide_up(FEW_TILES, passes)), 2 * COLUMN_STEP);
+    const int64_t tiles = smaller(divide_up(MOST_TILES, passes), g->n / LONG_PIECE);
+    j.columns = round_up(divide_up(g->n, greater(divide_up(FEW_TILES, passes), tiles)), 2 * COLUMN_STEP);
     j.tiles = divide_up(g->n, j.columns);
     j.scratch_bytes = bp__lines(j.kernels->gemm_scratch(g));
     const size_t scratch = j.scratch_bytes * (size_t)bp_threads(ctx);
@@ -172,19 +198,7 @@ static bp_status few_rows(bp_ctx *ctx, const bp_product *product)
     if (!j.scratch) return BP_ENOMEM;
     j.sums = j.scratch + scratch;
     bp_parallel_from(ctx, ctx->replays & 1, divide_up(passes, j.each) * j.tiles, rows_chunk, &j);
-    const float one = 1;
-    const double one_f64 = 1;
-    for (int64_t i = 0; i < g->m; i++) {
-        bp_gemm sum = *g;
-        sum.m = 1;
-        sum.k = passes;
-        sum.a = product->dtype == BP_F64 ? (const void *)&one_f64 : &one;
-        sum.a_col = 0;
-        sum.b = j.sums + i * g->n * size;
-        sum.b_row = g->m * g->n;
-        sum.c = (char *)g->c + i * g->c_row * size;
-        j.kernels->gemm(&sum, NULL);
-    }
+    bp_parallel(ctx, bp_chunks(g->n, BP_MEMORY_GRAIN), add_passes, &j);
     return BP_OK;
 }
 
