@@ -175,7 +175,7 @@ test:	## install what is missing, build, run every test; ends with one line: N p
 	@$(MAKE) -j$(JOBS) --no-print-directory build test-programs
 	@$(RUN_TESTS) c lua scripts embed
 
-.PHONY: test-programs
+.PHONY: test-programs bench-programs
 test-programs: $(TEST_BIN) $(HOST_BIN)
 
 test-c: $(TEST_BIN)	## the tests written in C
@@ -229,7 +229,7 @@ C_FILES = $(sort $(wildcard core/*.[ch] core/*/*.[ch] bindings/*.[ch] tests/c/*.
 .PHONY: check check-docs format
 check:	## warnings as errors, luacheck, format, who includes whom, sizes, documentation
 	@.ci/install-packages build check
-	@$(MAKE) -j$(JOBS) --no-print-directory BUILD=build/werror CFLAGS='-O2 -g -Werror' build test-programs
+	@$(MAKE) -j$(JOBS) --no-print-directory BUILD=build/werror CFLAGS='-O2 -g -Werror' build test-programs bench-programs
 	luacheck -q .
 	$(LUA) tests/check/format.lua $(C_FILES)
 	$(LUA) tests/check/includes.lua
@@ -254,11 +254,12 @@ $(BUILD)/tests/bench/%: tests/bench/%.c $(BUILD)/libbp.a
 	$(call show,CC)
 	$(Q)$(COMPILE_TEST) $(LDFLAGS) -o $@ $< $(BUILD)/libbp.a $(LIBS) -ldl
 
-bench: build $(BENCH_BIN)	## speed beside the peers that make bench-peers has installed; BENCH_FLAGS="--rounds 3 cnn_mnist", --list
+bench-programs: $(BENCH_BIN)
+bench: build bench-programs	## speed beside the peers that make bench-peers has installed; BENCH_FLAGS="--rounds 3 cnn_mnist", --list
 	@$(BUILD)/bplua tests/bench/run.lua $(BENCH_FLAGS)
-bench-sweep: build $(BENCH_BIN)	## single layers of many shapes beside PyTorch
+bench-sweep: build bench-programs	## single layers of many shapes beside PyTorch
 	@$(BUILD)/bplua tests/bench/run.lua --sweep --peers torch $(BENCH_FLAGS)
-bench-kernels: build $(BENCH_BIN)	## products and convolutions against the peak of one core, and OpenBLAS
+bench-kernels: build bench-programs	## products and convolutions against the peak of one core, and OpenBLAS
 	@$(BUILD)/tests/bench/kernels
 bench-quick: build	## instructions per step against tests/bench/baseline.lua: fails where they grew by more than a quarter
 	@$(BUILD)/bplua tests/bench/quick.lua

@@ -209,7 +209,7 @@ static void run_winograd_grad_input(void *ud)
 static void run_winograd_grad_weight(void *ud)
 {
     convolution *c = (convolution *)ud;
-    kernels->winograd_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), 0, c->s.oc, c->scratch);
+    kernels->winograd_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n * tiles_of(c->s.oh, c->s.ow), c->scratch);
 }
 
 /* How many (output, tap) pairs of one axis lie inside the image. */
