@@ -156,8 +156,8 @@ const bp_op bp__op_conv2d = {
         "| 8x8, 64 to 64 | 1.4e-6 | 3.8e-7 | 1.2e-6 | 4.5e-7 | 6.9e-7 | 2.0e-7 |\n"
         "| 8x8, 128 to 256 | 1.7e-6 | 4.2e-7 | 2.6e-6 | 3.4e-7 | 7.2e-7 | 1.9e-7 |\n\n"
         "A NaN or infinity in an image spreads over the tile it is transformed with. Say \"direct\" where that or the last bits matter.\n"
-        "The zeros beside an image are numbers in the direct sum, too: what is not finite meets them as NaN, an infinite weight at the edge of "
-        "the result, and in the gradient of the weights of few features a pixel.",
+        "The zeros beside an image are numbers in the direct sum, too: what is not finite meets them as NaN, an infinite weight at the "
+        "edge of the result, and in the gradient of the weights of few features a pixel.",
     .inputs =
         (const bp_input[]){
             { "x", 0, "[n][h][w][in] images, channels last" },
