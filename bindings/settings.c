@@ -56,6 +56,14 @@ static int memory(lua_State *L)
     return 1;
 }
 
+/*** core.used() -> integer
+ * memory().used alone, without counting tensors. */
+static int used(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)bp_memory_used(lbp_context(L)));
+    return 1;
+}
+
 /*** core.reset_peak()
  * Starts the peak of bp.memory() anew from what is used now. */
 static int reset_peak(lua_State *L)
@@ -168,10 +176,19 @@ static int columns(lua_State *L)
 
 void lbp_open_settings(lua_State *L, lbp_state *s)
 {
-    static const luaL_Reg functions[] = { { "threads", threads },       { "isa", isa },           { "memory", memory },
-                                          { "reset_peak", reset_peak }, { "clock", now },         { "capturing", capturing },
-                                          { "where", where },           { "error", raise_error }, { "library", lbp_library },
-                                          { "isatty", is_terminal },    { "columns", columns },   { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "threads", threads },
+                                          { "isa", isa },
+                                          { "memory", memory },
+                                          { "used", used },
+                                          { "reset_peak", reset_peak },
+                                          { "clock", now },
+                                          { "capturing", capturing },
+                                          { "where", where },
+                                          { "error", raise_error },
+                                          { "library", lbp_library },
+                                          { "isatty", is_terminal },
+                                          { "columns", columns },
+                                          { NULL, NULL } };
     luaL_setfuncs(L, functions, 0);
     add_where(L, s);
     lua_pushstring(L, BP_VERSION);

@@ -228,8 +228,11 @@ local function report(self, trial)
     params_text(trial.params, self.names), trial == self.best and "  *" or ""))
 end
 
+local LARGE = 16 << 20 -- bytes of tensors
+
 -- Runs one trial. An error costs that trial; its message is kept.
 local function run(self, o, number)
+  local before = core.used()
   local trial = { number = number, params = self.sampler.params(self.names, o.space, number), state = "failed" }
   core.seed((self.sampler.seed * 1000003 + number) & math.maxinteger)
   local start = core.clock()
@@ -242,7 +245,8 @@ local function run(self, o, number)
   if not ok then trial.message = message end
   self.trials[#self.trials + 1] = trial
   report(self, trial)
-  collectgarbage() -- models of finished trials
+  -- what a trial leaves goes before the next begins, or, as long as it is little, at the collector's own pace
+  if core.used() - before > LARGE then collectgarbage() end
 end
 
 --- Runs trials; called again it goes on after those already run.
