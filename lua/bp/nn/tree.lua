@@ -13,27 +13,28 @@ function tree.is_module(value)
   return type(meta) == "table" and rawget(meta, "bp_module") == true
 end
 
-local function plain_list(value)
-  return type(value) == "table" and getmetatable(value) == nil and value[1] ~= nil
+
+-- Visits a value, or what a plain list of them holds.
+local function look(visit, name, value, kind, depth)
+  local list = type(value) == "table" and getmetatable(value) == nil and value[1] ~= nil
+  if not list or depth == 4 then return visit(name, value, kind) end
+  for i, item in ipairs(value) do
+    local own = core.is_tensor(item) and item.requires_grad and "parameter" or nil
+    look(visit, ("%s.%d"):format(name, i), item, own, depth + 1)
+  end
 end
 
 -- Calls visit(name, value, kind) for what was assigned to a module, looking into plain lists. `kind` is "parameter", "buffer" or nil.
 local function each_value(self, visit)
   local state = rawget(self, "state")
-  local function look(name, value, kind, depth)
-    if plain_list(value) and depth < 4 then
-      for i, item in ipairs(value) do
-        local own = core.is_tensor(item) and item.requires_grad and "parameter" or nil
-        look(("%s.%d"):format(name, i), item, own, depth + 1)
-      end
-    else
-      visit(name, value, kind)
-    end
-  end
   for _, name in ipairs(state.order) do
     local value = state.values[name]
-    if value ~= nil then look(tostring(name), value, state.kinds[name], 0) end
+    if value ~= nil then look(visit, tostring(name), value, state.kinds[name], 0) end
   end
+end
+
+local function name_of(self, name, child)
+  return self.child_name and self:child_name(child) or name
 end
 
 --- Direct children.
@@ -44,7 +45,7 @@ function tree.children(self)
   each_value(self, function(name, value)
     if tree.is_module(value) and not seen[value] then
       seen[value] = true
-      list[#list + 1] = { name = self.child_name and self:child_name(value) or name, module = value }
+      list[#list + 1] = { name = name_of(self, name, value), module = value }
     end
   end)
   return list
@@ -60,13 +61,15 @@ end
 function tree.modules(self)
   local list, seen = {}, {}
   local function walk(path, one)
-    if seen[one] then return end
     seen[one] = true
     list[#list + 1] = { path = path, module = one }
-    for _, child in ipairs(tree.children(one)) do
-      if not rawget(child.module, "given_name") then rawset(child.module, "given_name", child.name) end
-      walk(join(path, child.name), child.module)
-    end
+    each_value(one, function(name, value)
+      if not tree.is_module(value) then return end
+      if seen[value] and rawget(value, "given_name") then return end
+      name = name_of(one, name, value)
+      if not rawget(value, "given_name") then rawset(value, "given_name", name) end
+      if not seen[value] then walk(join(path, name), value) end
+    end)
   end
   walk("", self)
   return list
