@@ -68,6 +68,11 @@ static void words(uint64_t key, uint64_t step, uint64_t first, uint32_t w[GROUP]
     for (int i = 0; i < GROUP; i += MADE) philox(key, step, (first + (uint64_t)i) / 4, w + i);
 }
 
+void K(random_words)(int64_t n, uint64_t key, uint64_t step, uint64_t first, uint32_t *w)
+{
+    for (int64_t i = 0; i < n; i += GROUP) words(key, step, first + (uint64_t)i, w + i);
+}
+
 /* Float takes the upper 24 bits, which it holds exactly; double all 32. */
 static void uniform(uint64_t key, uint64_t step, uint64_t first, real y[GROUP])
 {

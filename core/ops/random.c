@@ -250,21 +250,27 @@ static bp_status random_permutation_infer(bp_call *call)
     return BP_OK;
 }
 
-/* Fisher and Yates: the last place takes one of all, the one before it one of the rest, and so on. Two places share a block. */
+/* Fisher and Yates: the last place takes one of all, the one before it one of the rest, and so on. Place i takes words 2i and 2i + 1 of the
+ * draw. */
 static bp_status random_permutation_run(bp_call *call)
 {
+    enum { PLACES = 256 }; /* whose words are made at a time */
     const int64_t n = bp_count(call->out[0]);
     int64_t *y = (int64_t *)(void *)bp_data(call->out[0]);
+    const bp_kernels *kernels = bp_kernels_of(call->ctx, BP_F32);
     uint64_t key, step;
+    uint32_t w[2 * PLACES];
     bp_draw(call->in[0], &key, &step);
     for (int64_t i = 0; i < n; i++) y[i] = i + call->ctx->base;
-    uint32_t w[4];
-    for (int64_t i = n - 1; i > 0; i--) {
-        if (i % 2 || i == n - 1) bp_philox(key, step, (uint64_t)i / 2, w);
-        const uint32_t *mine = w + i % 2 * 2;
-        const int64_t k = (int64_t)below((uint64_t)mine[0] << 32 | mine[1], (uint64_t)i + 1), last = y[i];
-        y[i] = y[k];
-        y[k] = last;
+    for (int64_t end = n, first; end > 0; end = first) {
+        first = (end - 1) / PLACES * PLACES;
+        kernels->random_words(2 * PLACES, key, step, 2 * (uint64_t)first, w);
+        for (int64_t i = end - 1; i >= first; i--) {
+            const uint32_t *mine = w + 2 * (i - first);
+            const int64_t k = (int64_t)below((uint64_t)mine[0] << 32 | mine[1], (uint64_t)i + 1), last = y[i];
+            y[i] = y[k];
+            y[k] = last;
+        }
     }
     return BP_OK;
 }

@@ -31,6 +31,10 @@ static void test_words(const bp_kernels *k, const char *table, bool f64)
         }
         CHECK(wrong == 0, "%s: %d of %d elements are dropped wrongly", table, wrong, N);
     }
+    uint32_t many[448];
+    k->random_words(448, keys[1], 7, 128, many);
+    for (int i = 0; i < 448; i++)
+        CHECK(many[i] == bp_philox_at(keys[1], 7, 128 + (uint64_t)i), "%s: word %d is not Philox's", table, 128 + i);
     /* known answers of the reference implementation: counter 0, key 0 */
     uint32_t w[4];
     bp_philox(0, 0, 0, w);
@@ -107,6 +111,29 @@ static void test_distributions(void)
     sweep();
 }
 
+/* Fisher and Yates with one word at a time. */
+static void test_permutation(void)
+{
+    enum { MOST = 5001 };
+    static const int sizes[] = { 0, 1, 2, 3, 31, 255, 256, 257, 511, 513, 1000, MOST };
+    static int64_t plain[MOST];
+    for (size_t t = 0; t < sizeof sizes / sizeof *sizes; t++) {
+        const int n = sizes[t];
+        for (int i = 0; i < n; i++) plain[i] = i;
+        for (int i = n - 1; i > 0; i--) {
+            const uint64_t high = bp_philox_at(77, 5, 2 * (uint64_t)i), low = bp_philox_at(77, 5, 2 * (uint64_t)i + 1);
+            const int64_t k = (int64_t)(((unsigned __int128)(high << 32 | low) * (uint64_t)(i + 1)) >> 64), last = plain[i];
+            plain[i] = plain[k], plain[k] = last;
+        }
+        double *got = values(apply("random_permutation", TENSORS(VALUES(BP_I64, 77, 5)), ARGS(bp_int(n))));
+        int wrong = 0;
+        for (int i = 0; i < n; i++) wrong += got[i] != (double)plain[i];
+        CHECK(wrong == 0, "permutation of %d: %d places are not those of the plain loop", n, wrong);
+        free(got);
+    }
+    sweep();
+}
+
 static void test_streams(void)
 {
     const dims shape = SHAPE(70000);
@@ -165,6 +192,7 @@ int main(void)
     test_cuts(bp_kernels_f64(), "f64", sizeof(double));
     ctx = open_counting(&memory);
     test_distributions();
+    test_permutation();
     test_streams();
     close_counting(ctx, &memory);
     return report();
