@@ -94,9 +94,12 @@ static void take_chunk(void *arg, int64_t number, int worker)
     const job *j = (const job *)arg;
     const int64_t first = number * j->per, rows = j->outer * j->count, end = rows - first < j->per ? rows : first + j->per;
     const size_t size = bp_dtype_size(j->dtype), row = (size_t)j->inner * size;
+    const char *block = j->from + (size_t)(first / j->count * j->n) * row; /* what index counts from */
+    int64_t at = first % j->count;
     (void)worker;
-    for (int64_t i = first; i < end; i++) {
-        const char *from = j->from + (size_t)(i / j->count * j->n + j->index[i % j->count]) * row;
+    for (int64_t i = first; i < end; i++, at++) {
+        if (at == j->count) at = 0, block += (size_t)j->n * row;
+        const char *from = block + (size_t)j->index[at] * row;
         char *to = j->to + (size_t)i * row;
         if (row == 4)
             memcpy(to, from, 4);

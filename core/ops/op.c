@@ -77,6 +77,10 @@ bp_status bp_need_shape(bp_call *call, int i, int ndim, const int64_t *shape)
 
 void bp_integer_values(const bp_tensor *t, int64_t *dst)
 {
+    if (t->m.dtype == BP_I64 && bp_tensor_is_contiguous(t)) {
+        memcpy(dst, bp_data(t), (size_t)bp_count(t) * sizeof *dst);
+        return;
+    }
     bp_storage s;
     bp_tensor view;
     memset(&s, 0, sizeof s);
