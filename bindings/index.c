@@ -213,6 +213,26 @@ int lbp_tensor_index(lua_State *L)
     return 1;
 }
 
+/*** core.slide(view, t, first, last)
+ * Has view be t[{{first, last}}] from now on: an earlier view that nobody else looks at any more serves again. */
+int lbp_tensor_slide(lua_State *L)
+{
+    lbp_state *s = lbp_enter(L);
+    int64_t first, last;
+    lbp_checktensor(L, 1);
+    bp_tensor *t = lbp_checktensor(L, 2), *view = NULL;
+    if (!lbp_towhole(L, 3, &first) || !lbp_towhole(L, 4, &last) || t->m.ndim == 0 || first < 1 || last < first || last > t->m.shape[0])
+        lbp_error(L, "slide: the range from %s to %s; expected positions along dimension 1, in order", luaL_tolstring(L, 3, NULL),
+                  luaL_tolstring(L, 4, NULL));
+    const bp_arg args[] = { bp_int(0), bp_int(first - 1), bp_int(last), bp_int(1) };
+    bp_tensor_retain(t);
+    bp_status status = bp_apply(s->ctx, &bp__op_slice, 1, &t, 4, args, &view);
+    bp_tensor_release(t);
+    lbp_check(L, status);
+    lbp_fill(lbp_testbox(L, 1), view);
+    return 0;
+}
+
 /* ---- t[key] = value ---- */
 
 static bp_arg shape_arg(const bp_tensor *t) { return bp_list(t->m.ndim, t->m.shape); }

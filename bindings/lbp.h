@@ -107,6 +107,7 @@ void lbp_pushvalue(lua_State *L, int idx, int dtype, const char *what);
 /* Metamethods and methods of tensors that live in files of their own. */
 int lbp_tensor_index(lua_State *L);    /* index.c: upvalue 1 holds the methods */
 int lbp_tensor_newindex(lua_State *L); /* index.c */
+int lbp_tensor_slide(lua_State *L);    /* index.c: core.slide */
 int lbp_tensor_tostring(lua_State *L); /* print.c */
 /* Writes the value at idx (number, boolean, tensor, table) into a tensor, converted and broadcast. */
 void lbp_assign(lua_State *L, lbp_state *s, int target, int value);

@@ -320,4 +320,6 @@ void lbp_open_tensor(lua_State *L, lbp_state *s)
     lua_setfield(L, -2, "methods");
     lua_pushcfunction(L, is_tensor);
     lua_setfield(L, -2, "is_tensor");
+    lua_pushcfunction(L, lbp_tensor_slide);
+    lua_setfield(L, -2, "slide");
 }

@@ -75,15 +75,18 @@ local function train_step(self, compiled, loss)
   end
 end
 
--- The parameters come into being with the first input; the optimizer takes them then.
-local function bind(self, compiled, batch)
+-- The parameters come into being with the first input; the optimizer takes them then. run.trained is one that is trained.
+local function bind(self, run, compiled, batch)
   if #compiled.optimizer.groups == 0 then
     model.build(self, batches.first(batch))
     local params = self:parameters()
     if #params == 0 then fit_spec:fail("the model has no parameter to train; give it a layer with weights") end
     compiled.optimizer:bind(params)
+  elseif run.bound == module.revision() and run.trained.requires_grad then
+    return
   end
-  if #self:parameters{ trainable = true } == 0 then fit_spec:fail("all parameters are frozen; model:unfreeze() some before training") end
+  run.bound, run.trained = module.revision(), self:parameters{ trainable = true }[1]
+  if not run.trained then fit_spec:fail("all parameters are frozen; model:unfreeze() some before training") end
 end
 
 -- A transform may leave y out.
@@ -108,18 +111,13 @@ local function batches_of(run, train, compiled)
   run.partial = nil
   if not partial then model.reset(compiled) end
   run.batch, run.result = partial and partial.batch or 0, partial and partial.result
-  run.batches = batches.iterate(train, { o.batch_size, shuffle = o.shuffle, resume = partial and partial.batches }, true)
+  run.batches = batches.iterate(train, { o.batch_size, shuffle = o.shuffle, resume = partial and partial.batches },
+    #run.callbacks > 0 and "scattered" or "reused") -- a callback may keep a batch
 end
 
--- The numbers of an epoch, or nil when it was interrupted.
-local function one_epoch(self, run, train, bar)
-  local o, compiled, callbacks = run.options, model.compiled(self, "fit"), run.callbacks
-  local captured = o.capture and "fit" or "fit eager"
-  local steps = o.class_weight and run.steps or compiled.steps -- weights of its own: a step of its own
-  local function read() return model.results(compiled) end
-  self:train()
-  compiled.optimizer:swap_average(false)
-  batches_of(run, train, compiled)
+-- What a callback may go through once more: a step without a plan, and the batches from where an iterator stood.
+local function offer_repeats(self, run, train, compiled)
+  local o = run.options
   run.eager = function(...) core.scope(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), ...) end
   function run.batches_from(state)
     local from = train:batches{ o.batch_size, shuffle = o.shuffle, resume = state }
@@ -129,25 +127,47 @@ local function one_epoch(self, run, train, bar)
       return batch
     end
   end
+end
+
+-- Has run.step fit the model as it is: made once, and again after its structure changed.
+local function take_step(self, run, compiled, batch)
+  local o = run.options
+  if #compiled.optimizer.groups == 0 or run.batch == 1 then bind(self, run, compiled, batch) end
+  local steps = o.class_weight and run.steps or compiled.steps -- weights of its own: a step of its own
+  run.step = model.cached(steps, o.capture and "fit" or "fit eager", function()
+    return model.batch_step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture)
+  end)
+  return module.revision()
+end
+
+-- The numbers of an epoch, or nil when it was interrupted.
+local function one_epoch(self, run, train, bar)
+  local o, compiled, callbacks = run.options, model.compiled(self, "fit"), run.callbacks
+  local function read() return model.results(compiled) end
+  self:train()
+  compiled.optimizer:swap_average(false)
+  batches_of(run, train, compiled)
+  offer_repeats(self, run, train, compiled)
   local last, revision = o.steps_per_epoch or math.maxinteger, nil
-  local function make() return model.batch_step(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), o.capture) end
+  local watched, drawn, next_batch = #callbacks > 0, bar:draws_steps(), run.batches.next
   while run.batch < last and not run.stopped do
-    callbacks:step("before_batch", run)
-    local batch = run.batches()
+    if watched then callbacks:step("before_batch", run) end
+    local batch = next_batch()
     if not batch then break end
     run.batch = run.batch + 1
-    callbacks:batch("begin", run.batch, run)
+    if watched then callbacks:batch("begin", run.batch, run) end
     if o.transform then transform(o, batch) end
-    if #compiled.optimizer.groups == 0 or run.batch == 1 then bind(self, compiled, batch) end
-    if revision ~= module.revision() then run.step, revision = model.cached(steps, captured, make), module.revision() end
+    if revision ~= module.revision() then revision = take_step(self, run, compiled, batch) end
     run.current = batch
-    callbacks:step("before_step", run)
+    if watched then callbacks:step("before_step", run) end
     run.step(batch)
     run.total = run.total + 1
-    callbacks:step("after_step", run)
-    bar:step(run.batch, read)
-    callbacks:batch("end", run.batch, run, read)
-    callbacks:after("batch", run, read)
+    if watched then callbacks:step("after_step", run) end
+    if drawn then bar:step(run.batch, read) end
+    if watched then
+      callbacks:batch("end", run.batch, run, read)
+      callbacks:after("batch", run, read)
+    end
     if run.pending() or run.unfinished and callbacks:folder() then return nil end
   end
   compiled.optimizer:swap_average(true) -- for validation, callbacks at the epoch's end and the trained model

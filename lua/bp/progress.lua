@@ -58,11 +58,14 @@ function Bar:line(text, finished)
   self.width = finished and 0 or #text
 end
 
+--- Whether steps are shown at all.
+---@return boolean
+function Bar:draws_steps() return self.style == "bar" end
+
 --- Shows a step when the last drawing is long enough ago; read() gives the logs.
 ---@param step integer
 ---@param read function
 function Bar:step(step, read)
-  if self.style ~= "bar" then return end
   local now = core.clock()
   if now - self.drawn < INTERVAL then return end
   self.drawn = now

@@ -71,6 +71,34 @@ describe("a dataset of tensors", function()
     for batch in d:batches{ 6, shuffle = true } do assert.same(batch.index:totable(), batch.x:reshape(-1):totable()) end
   end)
 
+  it("gives one batch again and again to who keeps none", function()
+    local d = data.tensors{ numbers(23), numbers(23) }:subset{ 3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5 }
+    local batches = require "bp.data.batches"
+    local plain, reused, first = d:batches(4), batches.iterate(d, 4, "reused"), nil
+    for batch in plain do
+      local same = reused()
+      first = first or same
+      assert.is_true(rawequal(first, same))
+      assert.is_not_nil(batches.rows(same))
+      assert.same(batch.index:totable(), same.index:totable())
+      assert.is_not_nil(batches.rows(same))
+      if batch.index:size(1) == 4 then assert.same(batch.x:totable(), same.x:totable()) else same.x = batch.x end
+      assert.is_nil(batches.rows(same))
+      assert.same(batch.y:totable(), same.y:totable())
+    end
+    assert.is_nil(reused())
+  end)
+
+  it("refuses to slide a view out of its tensor", function()
+    local t = bp.arange(5)
+    local view = t[{ { 1, 2 } }]
+    for _, range in ipairs{ { 0, 1 }, { 2, 1 }, { 4, 6 }, { 1.5, 2 } } do
+      assert.matches("slide: the range from", failure(core.slide, view, t, range[1], range[2]))
+    end
+    core.slide(view, t, 4, 5)
+    assert.same({ 4, 5 }, view:totable())
+  end)
+
   it("takes several tensors in one column", function()
     local d = data.tensors{ x = { numbers(6), side = { numbers(6) * 2 } }, y = numbers(6) }
     for batch in d:shuffle():batches(4) do

@@ -89,6 +89,26 @@ describe("fit", function()
     end
   end)
 
+  it("trains the same whether a batch is used again or kept by a callback", function()
+    local x, y = regression(90)
+    local kept = {}
+    local keep = { before_step = function(_, run) kept[#kept + 1] = run.current end }
+    local ways = { {}, { capture = false }, { callbacks = { keep } }, { transform = function(a) return a * 1 end },
+      { transform = function(a, b) return a * 1, b * 1 end, callbacks = { keep } } }
+    local expected, weights
+    for i, o in ipairs(ways) do
+      bp.seed(5)
+      o.data, o.epochs, o.batch_size, o.verbose = { x, y }, 3, 16, 0
+      local model = small():compile{ optimizer = "adam", loss = "mse" }
+      local found = model:fit(o):to_csv()
+      if i == 1 then expected, weights = found, model:predict(x) end
+      assert.equal(expected, found, "way " .. i)
+      assert.is_true(check.equal(weights, model:predict(x)), "way " .. i)
+    end
+    assert.equal(2 * 18, #kept)
+    for _, batch in ipairs(kept) do assert.is_true(check.equal(batch.y, y[batch.index])) end
+  end)
+
   it("reports the mean over samples, also when the last batch is short", function()
     local x, y = regression(37)
     local model = small():compile{ optimizer = optim.sgd{ lr = 0 }, loss = "mse", metrics = { "mae" } }

@@ -81,15 +81,32 @@ local function transform(batch, functions)
   return batch
 end
 
--- A batch whose columns are gathered when they are first read. `rows` are the samples' positions in the dataset's own tensors.
+-- A batch whose columns are gathered when they are first read. `rows` are the samples' positions in the dataset's own tensors; `untouched`
+-- says that no column was gathered or replaced yet.
 local Scattered = {}
+
 function Scattered.__index(batch, key)
   if key == "index" then return batch.order[{ { batch.first, batch.last } }] end
   local column = batch.dataset.columns[key]
   if column == nil then return nil end
-  local gathered = core.pause(core.no_grad, columns.take, column, batch.rows)
-  rawset(batch, key, gathered)
-  return gathered
+  batch[key] = core.pause(core.no_grad, columns.take, column, batch.rows)
+  return batch[key]
+end
+
+function Scattered.__newindex(batch, key, value)
+  batch.untouched = false
+  rawset(batch, key, value)
+end
+
+-- The batch with other samples in it.
+local function move(batch, rows, first, last)
+  core.slide(batch.rows, rows, first, last)
+  batch.first, batch.last = first, last
+  if not batch.untouched then
+    batch.x, batch.y, batch.weight = nil, nil, nil
+    batch.untouched = true
+  end
+  return batch
 end
 
 -- All columns now, and what dataset:map makes of them.
@@ -108,10 +125,11 @@ local batches = {}
 --- An iterator for the generic for; leaving the loop early needs no care.
 ---@param dataset table
 ---@param given any { 64, shuffle = false, drop_last = false, resume = } or the size
----@param scattered boolean|nil leave samples that do not lie side by side to whoever uses the batch: see batches.rows
+---@param lazy string|nil "scattered": samples that do not lie side by side are left to whoever uses the batch, see batches.rows; "reused":
+--- so they are, and a batch is good until the next one is asked for
 ---@return table next gives { x =, y =, weight =, index = } when called; index: i64 tensor, the samples' positions in the dataset;
 --- next:state() says where it stands
-function batches.iterate(dataset, given, scattered)
+function batches.iterate(dataset, given, lazy)
   local o = spec:read(given)
   local n = #dataset
   local bucket, sequences = bucket_of(dataset, o)
@@ -120,7 +138,7 @@ function batches.iterate(dataset, given, scattered)
   local self = setmetatable({ done = o.resume and o.resume.done or 0, size = o.size, samples = n, bucket = o.bucket }, Batches)
   local last_start = o.drop_last and n - o.size + 1 or n
   core.no_grad(function()
-    local order, rows, stream = ops.arange{ start = 1, stop = n + 1, dtype = "i64" }, dataset.rows, nil
+    local order, rows, stream = nil, dataset.rows, nil
     if o.shuffle then
       stream = core.stream "shuffle"
       self.shuffle = o.resume and o.resume.shuffle or { stream[1]:item(), stream[2]:item() }
@@ -130,19 +148,26 @@ function batches.iterate(dataset, given, scattered)
         rows = rows and ops.take(rows, order, { axis = 1 }) or order
       end
     end
+    order = order or ops.arange{ start = 1, stop = n + 1, dtype = "i64" }
     if o.bucket and n > 0 then
       order = bucketed(order, rows, sequences, o, stream)
       rows = dataset.rows and ops.take(dataset.rows, order, { axis = 1 }) or order
     end
-    scattered = scattered and rows and not sequences and #dataset.functions == 0
+    local scattered = lazy and rows and not sequences and #dataset.functions == 0
+    local latest
     function self.next()
-      local start = self.done * o.size + 1
-      if start > last_start then return nil end
-      local first, last = start, math.min(start + o.size - 1, n)
+      local first = self.done * o.size + 1
+      if first > last_start then return nil end
+      local last = first + o.size - 1
+      if last > n then last = n end
       self.done = self.done + 1
+      if scattered and latest then return move(latest, rows, first, last) end
       local here = rows and rows[{ { first, last } }]
-      if scattered then return setmetatable({ dataset = dataset, rows = here, order = order, first = first, last = last }, Scattered) end
-      return gather(dataset, order[{ { first, last } }], here, first, last)
+      if not scattered then return gather(dataset, order[{ { first, last } }], here, first, last) end
+      local batch = setmetatable({ dataset = dataset, rows = here, order = order, first = first, last = last, untouched = true },
+        Scattered)
+      if lazy == "reused" then latest = batch end
+      return batch
     end
   end)
   return self
@@ -152,7 +177,7 @@ end
 ---@param batch table
 ---@return table|nil rows i64 tensor of positions in batch.dataset.columns
 function batches.rows(batch)
-  return getmetatable(batch) == Scattered and rawget(batch, "x") == nil and rawget(batch, "y") == nil and batch.rows or nil
+  return batch.untouched and batch.rows or nil
 end
 
 --- x of a batch's first sample, without gathering the others.
