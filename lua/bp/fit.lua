@@ -112,7 +112,7 @@ local function batches_of(run, train, compiled)
   if not partial then model.reset(compiled) end
   run.batch, run.result = partial and partial.batch or 0, partial and partial.result
   run.batches = batches.iterate(train, { o.batch_size, shuffle = o.shuffle, resume = partial and partial.batches },
-    #run.callbacks > 0 and "scattered" or "reused") -- a callback may keep a batch
+    #run.callbacks > 0 and "kept" or "reused") -- a callback may keep a batch
 end
 
 -- What a callback may go through once more: a step without a plan, and the batches from where an iterator stood.
@@ -147,9 +147,9 @@ local function one_epoch(self, run, train, bar)
   self:train()
   compiled.optimizer:swap_average(false)
   batches_of(run, train, compiled)
-  offer_repeats(self, run, train, compiled)
   local last, revision = o.steps_per_epoch or math.maxinteger, nil
   local watched, drawn, next_batch = #callbacks > 0, bar:draws_steps(), run.batches.next
+  if watched then offer_repeats(self, run, train, compiled) end
   while run.batch < last and not run.stopped do
     if watched then callbacks:step("before_batch", run) end
     local batch = next_batch()

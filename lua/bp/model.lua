@@ -256,7 +256,7 @@ function model.evaluate_dataset(self, dataset, o)
     end, o.capture)
   end)
   model.reset(compiled)
-  for batch in dataset:batches{ o.batch_size } do
+  for batch in batches.iterate(dataset, { o.batch_size }, "reused") do
     step(arguments(batch))
     if o.stop and o.stop() then return nil end
   end
@@ -298,7 +298,7 @@ function model.predict(self, given, ...)
     end, o.capture)
   end)
   local parts = {}
-  for batch in dataset:batches{ o.batch_size } do parts[#parts + 1] = step(batch.x) end
+  for batch in batches.iterate(dataset, { o.batch_size }, "reused") do parts[#parts + 1] = step(batch.x) end
   return core.no_grad(outputs.join, parts)
 end
 

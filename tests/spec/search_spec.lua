@@ -13,6 +13,16 @@ local function study(given)
 end
 
 describe("search", function()
+  it("does not gather what large trials leave", function()
+    local before, most = bp.memory().used, 0
+    study():optimize{ trials = 8, space = { a = search.float{ 0, 1 } }, objective = function(params)
+      local left = bp.zeros(5 << 20)
+      most = math.max(most, bp.memory().used - before)
+      return params.a + left:size(1) * 0
+    end }
+    assert.is_true(most < 2 * (20 << 20), most)
+  end)
+
   it("draws within the dimensions, all values of them", function()
     local seen, low, high = {}, math.huge, 0
     study():optimize{ trials = 200, space = space, objective = function(p)

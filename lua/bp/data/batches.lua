@@ -81,26 +81,43 @@ local function transform(batch, functions)
   return batch
 end
 
--- A batch whose columns are gathered when they are first read. `rows` are the samples' positions in the dataset's own tensors; `untouched`
--- says that no column was gathered or replaced yet.
-local Scattered = {}
-
-function Scattered.__index(batch, key)
-  if key == "index" then return batch.order[{ { batch.first, batch.last } }] end
-  local column = batch.dataset.columns[key]
-  if column == nil then return nil end
-  batch[key] = core.pause(core.no_grad, columns.take, column, batch.rows)
-  return batch[key]
+-- The positions of a batch; order is nil where samples come as they are stored.
+local function positions(order, first, last)
+  return order and order[{ { first, last } }] or ops.arange{ start = first, stop = last + 1, dtype = "i64" }
 end
 
-function Scattered.__newindex(batch, key, value)
+-- A column's samples at rows, or where there are none, first..last.
+local function samples(column, rows, first, last)
+  if rows then return columns.take(column, rows) end
+  return columns.range(column, first, last)
+end
+
+-- Gathers the columns that are not there.
+local function fill(batch, rows, first, last)
+  for name, column in pairs(batch.dataset.columns) do
+    if rawget(batch, name) == nil then batch[name] = samples(column, rows, first, last) end
+  end
+end
+
+-- A batch whose columns are gathered when one is first read. `rows` are the samples' positions in the dataset's own tensors; `untouched`
+-- says that no column was gathered or replaced yet.
+local Lazy = {}
+
+function Lazy.__index(batch, key)
+  if key == "index" then return core.pause(positions, batch.order, batch.first, batch.last) end
+  if batch.dataset.columns[key] == nil then return nil end
+  core.pause(core.no_grad, fill, batch, rawget(batch, "rows"), batch.first, batch.last)
+  return rawget(batch, key)
+end
+
+function Lazy.__newindex(batch, key, value)
   batch.untouched = false
   rawset(batch, key, value)
 end
 
 -- The batch with other samples in it.
 local function move(batch, rows, first, last)
-  core.slide(batch.rows, rows, first, last)
+  if rows then core.slide(batch.rows, rows, first, last) end
   batch.first, batch.last = first, last
   if not batch.untouched then
     batch.x, batch.y, batch.weight = nil, nil, nil
@@ -111,13 +128,9 @@ end
 
 -- All columns now, and what dataset:map makes of them.
 local function gather(dataset, index, rows, first, last)
-  return core.no_grad(function()
-    local batch = { index = index }
-    for name, column in pairs(dataset.columns) do
-      batch[name] = rows and columns.take(column, rows) or columns.range(column, first, last)
-    end
-    return transform(batch, dataset.functions)
-  end)
+  local batch = { index = index }
+  for name, column in pairs(dataset.columns) do batch[name] = samples(column, rows, first, last) end
+  return transform(batch, dataset.functions)
 end
 
 local batches = {}
@@ -125,8 +138,8 @@ local batches = {}
 --- An iterator for the generic for; leaving the loop early needs no care.
 ---@param dataset table
 ---@param given any { 64, shuffle = false, drop_last = false, resume = } or the size
----@param lazy string|nil "scattered": samples that do not lie side by side are left to whoever uses the batch, see batches.rows; "reused":
---- so they are, and a batch is good until the next one is asked for
+---@param lazy string|nil "kept": columns are gathered when they are first read, see also batches.rows; "reused": so they are, and a batch
+--- is good until the next one is asked for
 ---@return table next gives { x =, y =, weight =, index = } when called; index: i64 tensor, the samples' positions in the dataset;
 --- next:state() says where it stands
 function batches.iterate(dataset, given, lazy)
@@ -148,24 +161,21 @@ function batches.iterate(dataset, given, lazy)
         rows = rows and ops.take(rows, order, { axis = 1 }) or order
       end
     end
-    order = order or ops.arange{ start = 1, stop = n + 1, dtype = "i64" }
     if o.bucket and n > 0 then
-      order = bucketed(order, rows, sequences, o, stream)
+      order = bucketed(order or positions(nil, 1, n), rows, sequences, o, stream)
       rows = dataset.rows and ops.take(dataset.rows, order, { axis = 1 }) or order
     end
-    local scattered = lazy and rows and not sequences and #dataset.functions == 0
-    local latest
+    local waits, latest = lazy and not sequences and #dataset.functions == 0, nil
     function self.next()
       local first = self.done * o.size + 1
       if first > last_start then return nil end
       local last = first + o.size - 1
       if last > n then last = n end
       self.done = self.done + 1
-      if scattered and latest then return move(latest, rows, first, last) end
+      if latest then return move(latest, rows, first, last) end
       local here = rows and rows[{ { first, last } }]
-      if not scattered then return gather(dataset, order[{ { first, last } }], here, first, last) end
-      local batch = setmetatable({ dataset = dataset, rows = here, order = order, first = first, last = last, untouched = true },
-        Scattered)
+      if not waits then return core.no_grad(gather, dataset, positions(order, first, last), here, first, last) end
+      local batch = setmetatable({ dataset = dataset, rows = here, order = order, first = first, last = last, untouched = true }, Lazy)
       if lazy == "reused" then latest = batch end
       return batch
     end
@@ -177,7 +187,7 @@ end
 ---@param batch table
 ---@return table|nil rows i64 tensor of positions in batch.dataset.columns
 function batches.rows(batch)
-  return batch.untouched and batch.rows or nil
+  return batch.untouched and rawget(batch, "rows") or nil
 end
 
 --- x of a batch's first sample, without gathering the others.

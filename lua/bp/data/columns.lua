@@ -48,39 +48,39 @@ function columns.check(who, name, column, n)
   return n
 end
 
---- The same structure with fn applied to each tensor.
+--- The same structure with fn(tensor, ...) in the place of each tensor.
 ---@param column any
 ---@param fn function
 ---@return any column
-function columns.map(column, fn)
-  if is_leaf(column) then return fn(column) end
+function columns.map(column, fn, ...)
+  if is_leaf(column) then return fn(column, ...) end
   local result = {}
-  for key, part in pairs(column) do result[key] = columns.map(part, fn) end
+  for key, part in pairs(column) do result[key] = columns.map(part, fn, ...) end
   return result
+end
+
+local function take(tensor, index)
+  if ragged.is(tensor) then return tensor:take(index) end
+  return ops.take(tensor, index, { axis = 1 })
+end
+
+local function range(tensor, first, last)
+  if ragged.is(tensor) then return tensor:range(first, last) end
+  return tensor[{ { first, last } }]
 end
 
 --- The samples at the positions of an index tensor, in that order.
 ---@param column any
 ---@param index table i64 tensor
 ---@return any column
-function columns.take(column, index)
-  return columns.map(column, function(tensor)
-    if ragged.is(tensor) then return tensor:take(index) end
-    return ops.take(tensor, index, { axis = 1 })
-  end)
-end
+function columns.take(column, index) return columns.map(column, take, index) end
 
 --- The samples first..last, as views.
 ---@param column any
 ---@param first integer
 ---@param last integer
 ---@return any column
-function columns.range(column, first, last)
-  return columns.map(column, function(tensor)
-    if ragged.is(tensor) then return tensor:range(first, last) end
-    return tensor[{ { first, last } }]
-  end)
-end
+function columns.range(column, first, last) return columns.map(column, range, first, last) end
 
 --- All samples of a column, sequences filled up to the longest.
 ---@param column any
