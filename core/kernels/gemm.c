@@ -42,6 +42,8 @@ static bool copies_b(const bp_gemm *g)
 
 static bool is_column(const bp_gemm *g) { return g->n == 1 && g->c_row == 1; }
 
+static bool is_row(const bp_gemm *g) { return g->m == 1 && (g->b_col == 1 || g->n == 1); }
+
 /* The same product as one row; bias must then be added to each column alike. */
 static bp_gemm turned(const bp_gemm *g)
 {
@@ -55,6 +57,7 @@ static bp_gemm turned(const bp_gemm *g)
 /* Enough for every part of the problem, so that a caller may ask once and cut as it likes. */
 size_t K(gemm_scratch)(const bp_gemm *whole)
 {
+    if (is_row(whole)) return 0;
     const bp_gemm row = turned(whole), *g = is_column(whole) ? &row : whole;
     const int64_t k = g->k < TILE_K_MAX ? g->k : TILE_K_MAX;
     const int64_t cols = g->n < TILE_COLS_MAX ? (g->n + KLANES - 1) / KLANES * KLANES : TILE_COLS_MAX;
@@ -94,8 +97,6 @@ static void outer(const bp_gemm *g)
         for (int64_t j = 0; last < 0 && j < g->n; j++) c[j] = x * b[j] + 0;
     }
 }
-
-static bool is_row(const bp_gemm *g) { return g->m == 1 && (g->b_col == 1 || g->n == 1); }
 
 /* a * b + c rounded as a tile rounds it. Said outright, because a compiler that turns the loop around it into multiplications side by side
  * and additions one after the other would round twice. */

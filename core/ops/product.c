@@ -208,8 +208,9 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
     if (product->ndim == 0 && work_of(g->m, g->n, g->k) <= 2.0 * BP_WORK_GRAIN) { /* one tile, as cut_tiles would say */
         if (g->m == 0 || g->n == 0) return BP_OK;
         const bp_kernels *kernels = bp_kernels_of(ctx, product->dtype);
-        void *scratch = bp__scratch(ctx, kernels->gemm_scratch(g));
-        if (!scratch) return BP_ENOMEM;
+        const size_t bytes = kernels->gemm_scratch(g);
+        void *scratch = bytes ? bp__scratch(ctx, bytes) : NULL;
+        if (bytes && !scratch) return BP_ENOMEM;
         kernels->gemm(g, scratch);
         return BP_OK;
     }
