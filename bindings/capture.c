@@ -5,6 +5,8 @@
  * the first time. */
 #include "capture.h"
 
+#include "../core/plan/plan.h"
+
 #include <string.h>
 
 enum { MAX_PLANS = 64 };
@@ -26,6 +28,7 @@ typedef struct captured {
     const void *tag; /* &captured_tag: told from other userdata without a table lookup */
     lbp_state *state;
     int n, latest, n_hooks;
+    uint64_t dropped; /* counts how often entries went */
     entry *entries[MAX_PLANS];
 } captured;
 enum { UV_FUNCTION = 1, UV_ENTRIES = 2 /* the list that keeps the entries */, UV_HOOKS = 3 };
@@ -77,12 +80,13 @@ static void drop_stale(lua_State *L, captured *c)
     }
     c->n = n;
     c->latest = 0;
+    c->dropped++;
     lua_pop(L, 1);
 }
 
 /* Names the first argument that differs from the latest plan's. */
-static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k) __attribute__((noreturn));
-static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k)
+static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k, int first) __attribute__((noreturn));
+static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k, int first)
 {
     const entry *e = c->entries[c->n - 1];
     int from = 1, from_before = 1, which = 0;
@@ -98,14 +102,14 @@ static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k)
     lbp_error(L,
               "capture: %d plans were made, which is the limit, because argument %d keeps changing (it is now %s); "
               "pass a number that changes as a tensor, and batches of few different shapes",
-              MAX_PLANS, which + 1, lbp_describe(L, 2 + which));
+              MAX_PLANS, which + 1, lbp_describe(L, first + which));
 }
 
 /* ---- the first call ---- */
 
 static void abandon(lbp_guard *g) { bp_plan_abandon(g->state->ctx); }
 
-static entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int last)
+static entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int first, int last)
 {
     entry *e = (entry *)lua_newuserdatauv(L, sizeof *e + k->size, 3);
     memset(e, 0, sizeof *e);
@@ -118,20 +122,20 @@ static entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int last)
     lbp_new_guard(L, s, release_plan);
     e->owner = (lbp_held *)lua_touserdata(L, -1);
     lua_setiuservalue(L, -2, UV_OWNER);
-    lua_createtable(L, last, 0);
-    for (int i = 2; i <= last; i++)
+    lua_createtable(L, last - first + 1, 0);
+    for (int i = first; i <= last; i++)
         if (!lbp_testbox(L, i)) {
             lua_pushvalue(L, i);
-            lua_rawseti(L, -2, i);
+            lua_rawseti(L, -2, i - first + 1);
         }
     lua_setiuservalue(L, -2, UV_ANCHORS);
     return e;
 }
 
 /* The key once more, for its boxes: garbage may have been collected since it was read. */
-static void read_again(lua_State *L, const lbp_state *s, const entry *e, int last, lbp_key *k)
+static void read_again(lua_State *L, const lbp_state *s, const entry *e, int first, int last, lbp_key *k)
 {
-    lbp_read_key(L, s, 2, last, k);
+    lbp_read_key(L, s, first, last, k);
     if (k->trouble || !matches(e, k)) lbp_error(L, "capture: the arguments changed while the call was being prepared");
 }
 
@@ -144,87 +148,113 @@ static bp_status begin(lbp_state *s, const lbp_key *k)
     return status;
 }
 
-/* Ends the capture and fills the boxes from stack index `first` on. The results of a replay have no history, so neither have these. */
-static bp_status end(lua_State *L, lbp_state *s, entry *e, lbp_box **results, int first)
+/* What a function returned: boxes for its tensors from stack index `first` on, their arrangement below. */
+typedef struct outcome {
+    int n, first, arrangement;
+    lbp_box *results[LBP_MAX_TENSORS]; /* what it returned itself */
+} outcome;
+
+/* Takes the values above `base`. */
+static void gather(lua_State *L, lbp_state *s, int base, outcome *o)
 {
-    bp_tensor *out[LBP_MAX_TENSORS];
-    for (int i = 0; i < e->n_out; i++) out[i] = bp_tensor_retain(results[i]->tensor);
-    bp_plan *plan;
-    bp_status status = bp_plan_end(s->ctx, e->n_out, out, &plan);
-    e->owner->guard->as.pointer = plan;
-    for (int i = 0; i < e->n_out; i++) {
+    luaL_checkstack(L, LBP_MAX_TENSORS + 16, NULL);
+    o->n = lbp_push_arrangement(L, base + 1, lua_gettop(L) - base, o->results);
+    o->arrangement = lua_gettop(L);
+    o->first = o->arrangement + 1;
+    for (int i = 0; i < o->n; i++) lbp_newbox(L, s);
+    for (int i = 0; i < o->n; i++) {
+        lua_rawgeti(L, o->arrangement - 1, i + 1);
+        o->results[i] = lbp_testbox(L, -1);
+        lua_pop(L, 1);
+        if (!o->results[i]->tensor) lbp_error(L, "capture: a result was freed while the call ended");
+    }
+}
+
+/* Fills the boxes. The results of a replay have no history, so neither have these. */
+static bp_status keep_results(lua_State *L, const outcome *o)
+{
+    bp_status status = BP_OK;
+    for (int i = 0; i < o->n && status == BP_OK; i++) {
         bp_tensor *plain = NULL;
-        if (status == BP_OK) status = bp_tensor_detach(out[i], &plain);
-        lbp_fill(lbp_testbox(L, first + i), plain);
-        bp_tensor_release(out[i]);
+        status = bp_tensor_detach(o->results[i]->tensor, &plain);
+        lbp_fill(lbp_testbox(L, o->first + i), plain);
     }
     return status;
 }
 
-/* Runs the function on the arguments 2..last, noting it. */
-static int record(lua_State *L, captured *c, int last)
+static bp_status end(lua_State *L, lbp_state *s, entry *e, const outcome *o)
+{
+    bp_tensor *out[LBP_MAX_TENSORS];
+    for (int i = 0; i < o->n; i++) out[i] = bp_tensor_retain(o->results[i]->tensor);
+    bp_plan *plan;
+    bp_status status = bp_plan_end(s->ctx, o->n, out, &plan);
+    e->owner->guard->as.pointer = plan;
+    if (status == BP_OK) status = keep_results(L, o);
+    for (int i = 0; i < o->n; i++) bp_tensor_release(out[i]);
+    return status;
+}
+
+static void call_function(lua_State *L, int first, int last)
+{
+    luaL_checkstack(L, last + LBP_MAX_TENSORS + 16, "too many arguments");
+    lua_getiuservalue(L, 1, UV_FUNCTION);
+    for (int i = first; i <= last; i++) lua_pushvalue(L, i);
+    lua_call(L, last - first + 1, LUA_MULTRET);
+}
+
+/* Runs the function on the arguments first..last, noting it. */
+static entry *record(lua_State *L, captured *c, int first, int last, outcome *o)
 {
     lbp_state *s = c->state;
     lbp_key k;
-    lbp_box *results[LBP_MAX_TENSORS];
     if (c->n == MAX_PLANS) drop_stale(L, c);
-    lbp_copy_arguments(L, s, 2, last);
-    lbp_read_key(L, s, 2, last, &k);
+    lbp_disguise_arguments(L, s, first, last);
+    lbp_read_key(L, s, first, last, &k);
     if (k.trouble) lbp_error(L, "capture: %s", k.trouble);
-    if (c->n == MAX_PLANS) too_many_plans(L, c, &k);
-    entry *e = push_entry(L, s, &k, last);
-    int at = lua_gettop(L), list = at + 1;
+    if (c->n == MAX_PLANS) too_many_plans(L, c, &k, first);
+    entry *e = push_entry(L, s, &k, first, last);
+    int at = lua_gettop(L);
     lua_getiuservalue(L, 1, UV_ENTRIES);
     lbp_guard *g = lbp_guarded(L, s, abandon);
-    read_again(L, s, e, last, &k);
+    read_again(L, s, e, first, last, &k);
     lbp_check(L, begin(s, &k));
 
     int base = lua_gettop(L);
-    luaL_checkstack(L, last + LBP_MAX_TENSORS + 16, "too many arguments");
-    lua_getiuservalue(L, 1, UV_FUNCTION);
-    for (int i = 2; i <= last; i++) lua_pushvalue(L, i);
-    lua_call(L, last - 1, LUA_MULTRET);
-
-    luaL_checkstack(L, LBP_MAX_TENSORS + 16, NULL);
+    call_function(L, first, last);
     e->single = lua_gettop(L) == base + 1 && lbp_testbox(L, base + 1);
-    e->n_out = lbp_push_arrangement(L, base + 1, lua_gettop(L) - base, results);
-    lua_setiuservalue(L, at, UV_ARRANGEMENT);
-    int alive = lua_gettop(L), first = alive + 1;
-    for (int i = 0; i < e->n_out; i++) lbp_newbox(L, s);
     lua_pushvalue(L, at);
-    lua_rawseti(L, list, c->n + 1);
-    for (int i = 0; i < e->n_out; i++) {
-        lua_rawgeti(L, alive, i + 1);
-        results[i] = lbp_testbox(L, -1);
-        lua_pop(L, 1);
-        if (!results[i]->tensor) lbp_error(L, "capture: a result was freed while the call ended");
-    }
-    bp_status status = end(L, s, e, results, first);
+    lua_rawseti(L, at + 1, c->n + 1);
+    gather(L, s, base, o);
+    e->n_out = o->n;
+    lua_pushvalue(L, o->arrangement);
+    lua_setiuservalue(L, at, UV_ARRANGEMENT);
+    bp_status status = end(L, s, e, o);
     lbp_unguard(g);
     lbp_check(L, status);
     c->latest = c->n;
     c->entries[c->n++] = e;
-    lua_getiuservalue(L, at, UV_ARRANGEMENT);
-    return lbp_push_arranged(L, lua_gettop(L), first);
+    return e;
+}
+
+/* Runs the function itself on the arguments first..last: they share memory that it writes, which a replay does not follow. */
+static void run_plainly(lua_State *L, captured *c, int first, int last, outcome *o)
+{
+    int base = lua_gettop(L);
+    call_function(L, first, last);
+    gather(L, c->state, base, o);
+    lbp_check(L, keep_results(L, o));
 }
 
 /* ---- later calls ---- */
 
-static bp_status run(lbp_state *s, entry *e, const lbp_key *k, bp_tensor **out)
+/* With `into` the results go there, else to out. *shares: nothing was run, see run_plainly. */
+static bp_status run(entry *e, const lbp_key *k, bp_tensor **out, bool into, bool *shares)
 {
     bp_tensor *in[LBP_MAX_TENSORS];
-    bp_status status = BP_OK;
+    bp_plan *plan = plan_of(e);
     for (int i = 0; i < e->n_in; i++) in[i] = bp_tensor_retain(k->boxes[i]->tensor);
-    for (int i = 0; i < e->n_in && status == BP_OK; i++) {
-        bp_tensor *copy = NULL;
-        bool needed = !bp_tensor_is_contiguous(in[i]);
-        for (int j = 0; j < i && !needed; j++) needed = in[j]->storage == in[i]->storage;
-        if (!needed) continue;
-        status = bp_apply1(s->ctx, &bp__op_copy, in[i], &copy);
-        bp_tensor_release(in[i]);
-        in[i] = copy;
-    }
-    if (status == BP_OK) status = bp_plan_run(plan_of(e), e->n_in, in, out);
+    const bp_status status = into ? bp_plan_run_into(plan, e->n_in, in, e->n_out, out) : bp_plan_run(plan, e->n_in, in, out);
+    *shares = status == BP_EINVAL && bp_plan_shares(plan, e->n_in, in);
     for (int i = 0; i < e->n_in; i++) bp_tensor_release(in[i]);
     return status;
 }
@@ -237,26 +267,44 @@ static bool as_before(const lbp_key *k, const uint64_t *born)
     return true;
 }
 
-/* k was read a moment ago; making boxes may collect garbage, and a finalizer may free a tensor that k speaks of. */
+/* The stack has room for LUA_MINSTACK values more than it was called with. */
+enum { ROOM_AHEAD = 8 };
+
+/* Pushes the entry and the arrangement of its results. */
+static int push_arrangement_of(lua_State *L, int which)
+{
+    lua_getiuservalue(L, 1, UV_ENTRIES);
+    lua_rawgeti(L, -1, which + 1);
+    lua_getiuservalue(L, -1, UV_ARRANGEMENT);
+    return lua_gettop(L);
+}
+
+/* k was read a moment ago; making boxes may collect garbage, and a finalizer may free a tensor that k speaks of, or call c and so drop the
+ * entry. */
 static int replay(lua_State *L, captured *c, int which, int last, lbp_key *k)
 {
     lbp_state *s = c->state;
     entry *e = c->entries[which];
+    const int n_out = e->n_out, arrangement = e->single ? 0 : push_arrangement_of(L, which), first = lua_gettop(L) + 1;
+    const uint64_t dropped = c->dropped;
     uint64_t born[LBP_MAX_TENSORS];
     lbp_box *results[LBP_MAX_TENSORS];
     bp_tensor *out[LBP_MAX_TENSORS];
-    luaL_checkstack(L, e->n_out + 16, NULL);
-    lua_getiuservalue(L, 1, UV_ENTRIES); /* keeps the entry */
-    lua_rawgeti(L, -1, which + 1);
-    if (!e->single) lua_getiuservalue(L, -1, UV_ARRANGEMENT);
-    int arrangement = lua_gettop(L), first = arrangement + 1;
+    bool shares;
+    if (n_out > ROOM_AHEAD) luaL_checkstack(L, n_out + 16, NULL);
     for (int i = 0; i < k->n_tensors; i++) born[i] = k->boxes[i]->born;
-    for (int i = 0; i < e->n_out; i++) results[i] = lbp_newbox(L, s);
-    if (!as_before(k, born)) read_again(L, s, e, last, k);
-    if (!usable(e, s)) lbp_error(L, "capture: the plan grew old while the call was being prepared");
-    lbp_check(L, run(s, e, k, out));
-    for (int i = 0; i < e->n_out; i++) lbp_fill(results[i], out[i]);
-    return e->single ? 1 : lbp_push_arranged(L, arrangement, first);
+    for (int i = 0; i < n_out; i++) results[i] = lbp_newbox(L, s);
+    if (c->dropped != dropped || !usable(e, s)) lbp_error(L, "capture: the plan grew old while the call was being prepared");
+    if (!as_before(k, born)) read_again(L, s, e, 2, last, k);
+    const bp_status status = run(e, k, out, false, &shares);
+    if (status != BP_OK && shares) {
+        outcome o;
+        run_plainly(L, c, 2, last, &o);
+        return lbp_push_arranged(L, o.arrangement, o.first);
+    }
+    lbp_check(L, status);
+    for (int i = 0; i < n_out; i++) lbp_fill(results[i], out[i]);
+    return arrangement ? lbp_push_arranged(L, arrangement, first) : 1;
 }
 
 static captured *check_captured(lua_State *L)
@@ -276,20 +324,92 @@ static void run_hooks(lua_State *L, const captured *c)
     lua_pop(L, 1);
 }
 
+/* The place of the plan for the arguments first..last, -1: there is none yet. */
+static int prepare(lua_State *L, captured *c, int first, int last, lbp_key *k)
+{
+    lbp_state *s = c->state;
+    if (!s->ctx || s->reclaiming) lbp_enter(L); /* raises */
+    if (s->ctx->capture_id) lbp_error(L, "capture: a captured function is called inside another capture; call the plain function there");
+    if (c->n_hooks) run_hooks(L, c);
+    lbp_read_key(L, s, first, last, k);
+    if (k->trouble) lbp_error(L, "capture: %s", k->trouble);
+    return find_entry(c, k);
+}
+
 static int call_captured(lua_State *L)
 {
     captured *c = check_captured(L);
-    lbp_state *s = c->state;
-    int last = lua_gettop(L);
+    const int last = lua_gettop(L);
     lbp_key k;
-    if (!s->ctx || s->reclaiming) lbp_enter(L); /* raises */
-    if (s->ctx->capture_id) lbp_error(L, "capture: a captured function is called inside another capture; call the plain function there");
-    luaL_checkstack(L, 4 * LBP_DEEPEST + 16, NULL);
-    if (c->n_hooks) run_hooks(L, c);
-    lbp_read_key(L, s, 2, last, &k);
-    if (k.trouble) lbp_error(L, "capture: %s", k.trouble);
-    int which = find_entry(c, &k);
-    return which >= 0 ? replay(L, c, which, last, &k) : record(L, c, last);
+    const int which = prepare(L, c, 2, last, &k);
+    if (which >= 0) return replay(L, c, which, last, &k);
+    outcome o;
+    record(L, c, 2, last, &o);
+    return lbp_push_arranged(L, o.arrangement, o.first);
+}
+
+/* ---- results into tensors of the caller ---- */
+
+enum { OUT = 2, FIRST = 3 /* places of into's arguments on the stack */ };
+
+/* The tensors of `out` (borrowed), in the order of the plan's results; arrangement 0: there is one. */
+static void read_out(lua_State *L, const bp_plan *p, int arrangement, bp_tensor **out)
+{
+    const bp_meta *looks[LBP_MAX_TENSORS];
+    for (int i = 0; i < p->n_outputs; i++) looks[i] = &p->outputs[i].meta;
+    lbp_match_arranged(L, arrangement, OUT, looks, out);
+}
+
+/* Copies what was not replayed. */
+static void store(lua_State *L, const captured *c, const entry *e, const outcome *o)
+{
+    bp_tensor *results[LBP_MAX_TENSORS], *out[LBP_MAX_TENSORS];
+    if (o->n != e->n_out) lbp_error(L, "into: the function returned %d tensors, and %d when it was recorded", o->n, e->n_out);
+    read_out(L, plan_of(e), e->single ? 0 : o->arrangement, out);
+    for (int i = 0; i < o->n; i++) results[i] = lbp_testbox(L, o->first + i)->tensor;
+    lbp_check(L, bp_plan_store(c->state->ctx, o->n, results, out));
+    for (int i = 0; i < o->n; i++) lbp_free_box(L, o->first + i);
+}
+
+static void replay_into(lua_State *L, captured *c, int which, int last, const lbp_key *k)
+{
+    entry *e = c->entries[which];
+    bp_tensor *out[LBP_MAX_TENSORS];
+    bool shares;
+    read_out(L, plan_of(e), e->single ? 0 : push_arrangement_of(L, which), out);
+    const int n_out = e->n_out;
+    for (int i = 0; i < n_out; i++) bp_tensor_retain(out[i]);
+    const bp_status status = run(e, k, out, true, &shares);
+    for (int i = 0; i < n_out; i++) bp_tensor_release(out[i]);
+    if (status == BP_OK) return;
+    if (!shares) lbp_raise(L, status);
+    outcome o;
+    push_arrangement_of(L, which); /* keeps the entry */
+    run_plainly(L, c, FIRST, last, &o);
+    if (!usable(e, c->state)) lbp_error(L, "into: the plan grew old during the call");
+    store(L, c, e, &o);
+}
+
+/*** captured:into(out, ...) -> out
+ * Calls captured(...) and leaves its result in the tensor `out`, of the same shape and dtype and without gaps; where there are several, in
+ * the tensors of a table arranged as they are (those of `return a, b` in {a, b}). A replay makes nothing new, neither memory nor garbage
+ * for the collector: for loops that must not pause. `out` may be one of the arguments, or something that the function reads: it is written
+ * when all is computed. */
+static int into(lua_State *L)
+{
+    captured *c = check_captured(L);
+    const int last = lua_gettop(L), type = lua_type(L, OUT);
+    lbp_key k;
+    if (type != LUA_TUSERDATA && type != LUA_TTABLE) lbp_typeerror(L, OUT, "into", "a tensor, or a table of tensors, for the results");
+    const int which = prepare(L, c, FIRST, last, &k);
+    if (which >= 0)
+        replay_into(L, c, which, last, &k);
+    else {
+        outcome o;
+        store(L, c, record(L, c, FIRST, last, &o), &o);
+    }
+    lua_settop(L, OUT);
+    return 1;
 }
 
 /* ---- the captured function as a value ---- */
@@ -379,17 +499,12 @@ static int describe(lua_State *L)
 }
 
 /*** core.replayable(t, ...) -> boolean
- * Whether a captured function could take these tensors as its arguments without copying them at every call: none is a view with gaps, no
- * two share memory. */
+ * Whether a captured function could take rows of these tensors without copying them whole at every call: none is a view with gaps. */
 static int replayable(lua_State *L)
 {
     const int n = lua_gettop(L);
     bool yes = true;
-    for (int i = 1; i <= n && yes; i++) {
-        const bp_tensor *t = lbp_checktensor(L, i);
-        yes = bp_tensor_is_contiguous(t);
-        for (int k = 1; k < i && yes; k++) yes = lbp_checktensor(L, k)->storage != t->storage;
-    }
+    for (int i = 1; i <= n && yes; i++) yes = bp_tensor_is_contiguous(lbp_checktensor(L, i));
     lua_pushboolean(L, yes);
     return 1;
 }
@@ -438,6 +553,8 @@ void lbp_open_capture(lua_State *L, lbp_state *s)
     lua_setfield(L, -2, "time");
     lua_pushcfunction(L, before);
     lua_setfield(L, -2, "before");
+    lua_pushcfunction(L, into);
+    lua_setfield(L, -2, "into");
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
     lua_pushcfunction(L, capture);

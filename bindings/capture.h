@@ -6,8 +6,8 @@
 
 enum { LBP_MAX_TENSORS = 64, LBP_MAX_KEY = 4096, LBP_MAX_ARGUMENTS = 32, LBP_MAX_FIELDS = 64, LBP_DEEPEST = 8 };
 
-/* Everything the steps of a call may depend on, as bytes: dtype and shape of each tensor, the value of everything else, the modes of the
- * context. */
+/* Everything the steps of a call may depend on, as bytes: dtype and shape of each tensor, its strides where it has gaps, the value of
+ * everything else, the modes of the context. */
 typedef struct lbp_key {
     size_t size;
     int n_tensors, n_arguments;
@@ -23,7 +23,7 @@ void lbp_read_key(lua_State *L, const lbp_state *s, int first, int last, lbp_key
 /* Orders names, for qsort: the order of a table's fields in the key. */
 int lbp_by_text(const void *a, const void *b);
 /* Puts what a recording takes in the place of the arguments first..last (see capture_arguments.c). */
-void lbp_copy_arguments(lua_State *L, lbp_state *s, int first, int last);
+void lbp_disguise_arguments(lua_State *L, lbp_state *s, int first, int last);
 
 /* Pushes the arrangement of the n values from stack index `first` on: the values themselves with tensors replaced by marks. The tensors'
  * boxes go to boxes[LBP_MAX_TENSORS] and stay alive through a list that is pushed below the arrangement. Returns their number. */
@@ -31,5 +31,9 @@ int lbp_push_arrangement(lua_State *L, int first, int n, lbp_box **boxes);
 /* Pushes the values that the arrangement at idx stands for, given that the tensors' boxes begin at stack index `first`. Returns their
  * number. */
 int lbp_push_arranged(lua_State *L, int idx, int first);
+/* The tensors (borrowed) at the places of the value at index `value` that stand for results, by their numbers: the value is arranged as the
+ * results, except that one value alone stands for a list of one; arrangement 0: it is the one tensor. Raises where one does not look like
+ * looks[number]. Allocates nothing in Lua. */
+void lbp_match_arranged(lua_State *L, int arrangement, int value, const bp_meta *const *looks, bp_tensor **tensors);
 
 #endif

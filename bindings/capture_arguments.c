@@ -1,8 +1,8 @@
 /* capture_arguments.c - what a captured function is given while it is recorded.
  *
- * A plan cannot take a view with gaps, nor memory that an earlier argument has, too: a copy stands in for it. Any other tensor goes under
- * storage of another name, so that the function's own use of the same tensor (an upvalue) is not taken for the argument. Plain tables are
- * copied to hold those instead. */
+ * Each tensor goes under storage of another name: so the function's own use of the same tensor (an upvalue), or of another argument that
+ * lies in the same memory, is not taken for the argument, while all of them still write to that one memory. Plain tables are copied to
+ * hold those instead. */
 #include "capture.h"
 
 #include <stdlib.h>
@@ -10,26 +10,16 @@
 typedef struct copier {
     lua_State *L;
     lbp_state *s;
-    const bp_storage *seen[LBP_MAX_TENSORS]; /* of the tensors met so far */
-    int n;
 } copier;
 
-static void copy_tensor(copier *c, int idx)
+static void disguise(copier *c, int idx)
 {
     lua_State *L = c->L;
-    const bp_tensor *t = lbp_totensor(L, idx);
-    bool copy = !bp_tensor_is_contiguous(t);
-    for (int i = 0; i < c->n && !copy; i++) copy = c->seen[i] == t->storage;
-    if (c->n < LBP_MAX_TENSORS) c->seen[c->n++] = t->storage;
-    if (t->var) return;
-    if (copy)
-        lbp_apply_push(L, c->s, &bp__op_copy, idx, 0, NULL);
-    else {
-        lbp_box *box = lbp_newbox(L, c->s);
-        bp_tensor *other = NULL;
-        lbp_check(L, bp_tensor_disguise(lbp_totensor(L, idx), &other));
-        lbp_fill(box, other);
-    }
+    if (lbp_totensor(L, idx)->var) return; /* it will be refused */
+    lbp_box *box = lbp_newbox(L, c->s);
+    bp_tensor *other = NULL;
+    lbp_check(L, bp_tensor_disguise(lbp_totensor(L, idx), &other));
+    lbp_fill(box, other);
     lua_replace(L, idx);
 }
 
@@ -72,13 +62,13 @@ static void copy_table(copier *c, int idx, int depth)
     lua_replace(L, idx);
 }
 
-/* Puts a copy in the place of the value at idx, where it needs one. */
+/* Puts what stands in for the value at idx in its place. */
 static void copy_value(copier *c, int idx, int depth)
 {
     lua_State *L = c->L;
     luaL_checkstack(L, 16, "too many arguments");
     if (lbp_testbox(L, idx))
-        copy_tensor(c, idx);
+        disguise(c, idx);
     else if (lua_type(L, idx) == LUA_TTABLE && depth < LBP_DEEPEST) {
         if (lua_getmetatable(L, idx))
             lua_pop(L, 1);
@@ -87,8 +77,8 @@ static void copy_value(copier *c, int idx, int depth)
     }
 }
 
-void lbp_copy_arguments(lua_State *L, lbp_state *s, int first, int last)
+void lbp_disguise_arguments(lua_State *L, lbp_state *s, int first, int last)
 {
-    copier c = { L, s, { NULL }, 0 };
+    copier c = { L, s };
     for (int i = first; i <= last; i++) copy_value(&c, i, 0);
 }

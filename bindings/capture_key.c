@@ -37,6 +37,10 @@ static void put_tensor(walk *w, lbp_box *box)
         char head[4] = { 'T', (char)t->m.dtype, (char)t->m.ndim, t->var != NULL };
         put(w, head, sizeof head);
         put(w, t->m.shape, sizeof *t->m.shape * (size_t)t->m.ndim);
+        if (!bp_tensor_is_contiguous(t)) {
+            put_char(w, 'V');
+            put(w, t->m.stride, sizeof *t->m.stride * (size_t)t->m.ndim);
+        }
         k->boxes[k->n_tensors++] = box;
     }
 }
@@ -73,6 +77,7 @@ static void put_table(walk *w, int idx, int depth)
         k->trouble = "tables among the arguments are nested deeper than 8";
         return;
     }
+    luaL_checkstack(L, 8, NULL);
     put_char(w, '{');
     for (int64_t i = 1; i <= length && !k->trouble; i++) {
         lua_rawgeti(L, idx, i);

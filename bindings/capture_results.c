@@ -88,6 +88,109 @@ static void push_arranged(lua_State *L, int idx, int first)
         lua_pushvalue(L, idx);
 }
 
+/* ---- tensors of the caller for the results ---- */
+
+/* Where in the caller's value: the keys on the way down, as stack indices. */
+typedef struct path {
+    const struct path *above;
+    int key;
+} path;
+
+typedef struct matcher {
+    lua_State *L;
+    const bp_meta *const *looks;
+    bp_tensor **tensors;
+} matcher;
+
+static void add_path(lua_State *L, luaL_Buffer *b, const path *p)
+{
+    if (!p) {
+        luaL_addstring(b, "out");
+        return;
+    }
+    add_path(L, b, p->above);
+    if (lua_type(L, p->key) == LUA_TSTRING)
+        lua_pushfstring(L, ".%s", lua_tostring(L, p->key));
+    else
+        lua_pushfstring(L, "[%s]", luaL_tolstring(L, p->key, NULL)), lua_remove(L, -2);
+    luaL_addvalue(b);
+}
+
+static void mismatch(matcher *m, int idx, const path *p, const bp_meta *look) __attribute__((noreturn));
+static void mismatch(matcher *m, int idx, const path *p, const bp_meta *look)
+{
+    lua_State *L = m->L;
+    luaL_Buffer b;
+    char shape[200];
+    const char *what = lbp_describe(L, idx);
+    luaL_buffinit(L, &b);
+    add_path(L, &b, p);
+    luaL_pushresult(&b);
+    const char *where = lua_tostring(L, -1);
+    if (!look) lbp_error(L, "into: %s is %s; a table arranged as the results is expected", where, what);
+    const char *dtype = bp_dtype_name(look->dtype), *want = bp_shape_text(look->ndim, look->shape, shape);
+    const lbp_box *box = lbp_testbox(L, idx);
+    const bp_tensor *t = box ? box->tensor : NULL;
+    if (box && !t) lbp_error(L, "into: %s was freed; a tensor %s %s is expected", where, dtype, want);
+    if (!t || t->m.dtype != look->dtype || !bp_shape_equal(t->m.ndim, t->m.shape, look->ndim, look->shape))
+        lbp_error(L, "into: %s is %s; the result there is %s %s, so make it with bp.empty or bp.zeros of that shape and dtype", where, what,
+                  dtype, want);
+    if (t->var)
+        lbp_error(L, "into: %s requires a gradient or has a history, which a replay cannot give it; pass %s:detach()", where, where);
+    lbp_error(L, "into: %s is a view with gaps; pass a tensor of its own, made with %s:contiguous(), and copy that into the view", where,
+              where);
+}
+
+static void need_table(matcher *m, int value, const path *p)
+{
+    luaL_checkstack(m->L, 16, NULL);
+    if (lua_type(m->L, value) != LUA_TTABLE) mismatch(m, value, p, NULL);
+}
+
+static void match(matcher *m, int idx, int value, const path *p)
+{
+    lua_State *L = m->L;
+    const int number = idx ? marked(L, idx) : 0;
+    if (number >= 0) {
+        const bp_meta *look = m->looks[number];
+        const lbp_box *box = lbp_testbox(L, value);
+        bp_tensor *t = box ? box->tensor : NULL;
+        if (!t || t->var || !bp_tensor_fits(t, look)) mismatch(m, value, p, look);
+        m->tensors[number] = t;
+    } else if (is_plain_table(L, idx)) {
+        need_table(m, value, p);
+        lua_pushnil(L);
+        while (lua_next(L, idx)) {
+            lua_pushvalue(L, -2);
+            lua_rawget(L, value);
+            const int got = lua_gettop(L);
+            match(m, got - 1, got, &(path){ p, got - 2 });
+            lua_pop(L, 2);
+        }
+    }
+}
+
+void lbp_match_arranged(lua_State *L, int arrangement, int value, const bp_meta *const *looks, bp_tensor **tensors)
+{
+    matcher m = { L, looks, tensors };
+    if (!arrangement) {
+        match(&m, 0, value, NULL);
+        return;
+    }
+    lua_getfield(L, arrangement, "n");
+    const int n = (int)lua_tointeger(L, -1), key = lua_gettop(L);
+    if (n != 1) need_table(&m, value, NULL);
+    for (int i = 1; i <= n; i++) {
+        lua_pushinteger(L, i);
+        lua_replace(L, key);
+        lua_rawgeti(L, arrangement, i);
+        if (n != 1) lua_rawgeti(L, value, i);
+        match(&m, key + 1, n == 1 ? value : key + 2, n == 1 ? NULL : &(path){ NULL, key });
+        lua_settop(L, key);
+    }
+    lua_pop(L, 1);
+}
+
 int lbp_push_arranged(lua_State *L, int idx, int first)
 {
     lua_getfield(L, idx, "n");

@@ -286,15 +286,24 @@ bp_status bp_gather_grads(int n, bp_tensor *const *tensors, bp_tensor *grad, int
 
 typedef struct bp_plan bp_plan;
 
-/* Opens a capture: from now on the plan notes every op of this context. inputs are the tensors that a replay will replace. */
+/* Opens a capture: from now on the plan notes every op of this context. inputs are the tensors that a replay will replace; each has memory
+ * of its own. */
 bp_status bp_plan_begin(bp_ctx *ctx, int n_inputs, bp_tensor *const *inputs);
 /* Closes the capture; outputs are what a replay hands back. */
 bp_status bp_plan_end(bp_ctx *ctx, int n_outputs, bp_tensor *const *outputs, bp_plan **plan);
 /* Drops an open capture. */
 void bp_plan_abandon(bp_ctx *ctx);
-/* Replays: inputs must have the shapes and dtypes of the capture. out[i] receives a tensor owned by the caller; as long as the caller
- * holds it, later replays leave it alone. */
+/* Replays: inputs must have the shapes and dtypes of the capture, and where they have gaps its strides. out[i] receives a tensor owned by
+ * the caller; as long as the caller holds it, later replays leave it alone. BP_EINVAL for what bp_plan_shares finds. */
 bp_status bp_plan_run(bp_plan *plan, int n_inputs, bp_tensor *const *inputs, bp_tensor **out);
+/* Replays and writes the results into tensors of the caller, without allocating: out[i] has the shape and dtype of output i, no gaps, no
+ * history, and no memory in common with another one. The results are as those of bp_plan_run, copied into out when all is computed; so out
+ * may be an argument, or memory that the plan keeps. Where it is neither, the results are computed in it. BP_EINVAL when a result that is
+ * itself memory of an argument or of the plan's would be overwritten before it is copied. */
+bp_status bp_plan_run_into(bp_plan *plan, int n_inputs, bp_tensor *const *inputs, int n_outputs, bp_tensor *const *out);
+/* Whether a replay could give something else than the function that was captured, because it writes to memory that one of these arguments
+ * shares with another or with what the plan keeps (a parameter). What was captured cannot know of that; run the ops themselves. */
+bool bp_plan_shares(const bp_plan *plan, int n_inputs, bp_tensor *const *inputs);
 void bp_plan_release(bp_plan *plan);
 
 /* Whether parameters were moved to other memory since the capture, so that it must be captured anew. */

@@ -144,23 +144,8 @@ static bp_status prepare_inputs(bp_call *c, bool *owned)
 /* The same elements in the same order. */
 static bool same_place(const bp_tensor *a, const bp_tensor *b)
 {
-    return a->storage == b->storage && a->m.offset == b->m.offset && a->m.dtype == b->m.dtype &&
-           bp_shape_equal(a->m.ndim, a->m.shape, b->m.ndim, b->m.shape) &&
+    return bp_data(a) == bp_data(b) && a->m.dtype == b->m.dtype && bp_shape_equal(a->m.ndim, a->m.shape, b->m.ndim, b->m.shape) &&
            memcmp(a->m.stride, b->m.stride, sizeof(int64_t) * (size_t)a->m.ndim) == 0;
-}
-
-/* Whether two views of one storage may have elements in common. Judged by their spans. */
-static bool overlap(const bp_tensor *a, const bp_tensor *b)
-{
-    if (a->storage != b->storage) return false;
-    int64_t lo[2] = { a->m.offset, b->m.offset }, hi[2] = { a->m.offset, b->m.offset };
-    const bp_tensor *t[2] = { a, b };
-    for (int k = 0; k < 2; k++)
-        for (int i = 0; i < t[k]->m.ndim; i++) {
-            if (t[k]->m.shape[i] == 0) return false;
-            hi[k] += (t[k]->m.shape[i] - 1) * t[k]->m.stride[i];
-        }
-    return lo[0] <= hi[1] && lo[1] <= hi[0];
 }
 
 static bool repeats_elements(const bp_tensor *t)
@@ -188,7 +173,7 @@ static bp_status check_given(bp_call *c, int i)
         return bp_op_fail(c, BP_EINVAL, "the result cannot be written in place into a view with gaps; assign it with t[...] = value");
     if (repeats_elements(t)) return bp_op_fail(c, BP_EINVAL, "an expanded tensor shares elements and cannot be written in place");
     for (int k = 0; k < c->n_in; k++)
-        if (c->in[k] && overlap(c->in[k], t) && !(same_place(c->in[k], t) && (c->op->flags & BP_OP_INPLACE)))
+        if (c->in[k] && bp_tensors_meet(c->in[k], t) && !(same_place(c->in[k], t) && (c->op->flags & BP_OP_INPLACE)))
             return bp_op_fail(c, BP_EINVAL, "input %d and the output share memory; copy one of them first", k + 1);
     return BP_OK;
 }

@@ -143,8 +143,6 @@ bp_status bp_plan_begin(bp_ctx *ctx, int n_inputs, bp_tensor *const *inputs)
 {
     if (ctx->capture_id) return bp_fail(ctx, BP_ESTATE, "capture: another capture is open; a captured function cannot capture");
     for (int i = 0; i < n_inputs; i++) {
-        if (!bp_tensor_is_contiguous(inputs[i]))
-            return bp_fail(ctx, BP_EINVAL, "capture: argument %d is a view with gaps; make it contiguous", i + 1);
         if (inputs[i]->var)
             return bp_fail(ctx, BP_EINVAL,
                            "capture: argument %d requires a gradient, which cannot flow out of a captured function; "
@@ -175,7 +173,8 @@ bp_status bp_plan_begin(bp_ctx *ctx, int n_inputs, bp_tensor *const *inputs)
         place->kind = BP_PLACE_INPUT;
         place->input = i;
         place->storage_id = inputs[i]->storage->id;
-        place->bytes = (size_t)bp_count(inputs[i]) * bp_dtype_size(inputs[i]->m.dtype);
+        const bp_range range = bp_tensor_range(inputs[i]);
+        place->bytes = range.hi - range.lo;
     }
     p->id = ctx->capture_id = ctx->serial++;
     ctx->paused = false;
@@ -208,8 +207,9 @@ static bp_status finish(bp_plan *p, int n_outputs, bp_tensor *const *outputs)
 {
     p->outputs = (bp_spot *)bp_mem_zeroed(p->ctx, (size_t)n_outputs * sizeof *p->outputs);
     p->heads = (bp_tensor **)bp_mem_zeroed(p->ctx, (size_t)n_outputs * sizeof *p->heads);
+    p->into = (bp_into *)bp_mem_zeroed(p->ctx, (size_t)n_outputs * sizeof *p->into);
     p->n_outputs = n_outputs; /* what bp_plan_free takes their sizes from */
-    if (!p->outputs || !p->heads) return BP_ENOMEM;
+    if (!p->outputs || !p->heads || !p->into) return BP_ENOMEM;
     for (int i = 0; i < n_outputs; i++) {
         BP_TRY(spot_of(p, outputs[i], &p->outputs[i]));
         bp_place *place = &p->places[p->outputs[i].place];

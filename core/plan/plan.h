@@ -56,6 +56,15 @@ typedef struct bp_ready {
     bp_call call;
 } bp_ready;
 
+/* A result on its way into a tensor of the caller: see into.c. */
+typedef struct bp_into {
+    bp_tensor result; /* where the plan has it */
+    bool whole;       /* it is a TEMP, all of it, and nobody else's: it can be computed where the caller wants it */
+    bool direct;      /* it is, in this replay */
+    void *own;        /* the memory of its place meanwhile */
+    uint64_t apart;   /* a storage that has no memory in common with what the plan keeps */
+} bp_into;
+
 struct bp_plan {
     bp_ctx *ctx;
     uint64_t id, moved; /* number of the capture; ctx->moved at that time */
@@ -77,6 +86,7 @@ struct bp_plan {
     int n_outputs;
     bp_spot *outputs;
     bp_tensor **heads; /* one per output: what the last replay handed out, when it is a TEMP, so that it can be handed out again */
+    bp_into *into;     /* one per output */
     int64_t *written;  /* places outside the arena that a replay writes: their versions rise */
     int64_t n_written;
     bp_table *tables;
@@ -101,5 +111,15 @@ void bp_plan_settle_tables(bp_plan *plan);
 bp_status bp_plan_layout(bp_plan *plan);  /* layout.c: which steps live, where temporaries lie */
 bp_status bp_plan_prepare(bp_plan *plan); /* replay.c: calls with tensors, ready to run */
 void bp_plan_free(bp_plan *plan);
+
+/* replay.c: the parts of a replay. Arguments are checked and bound; outputs that the caller still holds get fresh memory (those that are
+ * direct need none); the steps run. */
+bp_status bp_plan_bind(bp_plan *plan, int n_inputs, bp_tensor *const *inputs);
+bp_status bp_plan_renew(bp_plan *plan, bool into);
+bp_status bp_plan_steps(bp_plan *plan, bp_tensor *const *inputs);
+
+/* into.c: copies what was computed outside of a replay (when a call is recorded) into tensors of the caller, under the rules of
+ * bp_plan_run_into. */
+bp_status bp_plan_store(bp_ctx *ctx, int n, bp_tensor *const *results, bp_tensor *const *out);
 
 #endif

@@ -1,7 +1,7 @@
 /* replay.c - making a plan ready, and running it: a loop over calls, with nothing allocated and no Lua in sight. */
 #include "../base/float_mode.h"
 #include "../base/memory.h"
-#include "plan.h"
+#include "rewrite.h"
 
 #include <string.h>
 
@@ -37,6 +37,20 @@ static bp_status note_written(bp_plan *p)
     for (int64_t i = 0; i < p->n_places; i++)
         if (p->places[i].written && p->places[i].kind != BP_PLACE_TEMP) p->written[p->n_written++] = i;
     return BP_OK;
+}
+
+/* Of outputs at one place none is computed elsewhere. */
+static void prepare_results(bp_plan *p)
+{
+    for (int i = 0; i < p->n_outputs; i++) {
+        const bp_spot *spot = &p->outputs[i];
+        const bp_place *place = &p->places[spot->place];
+        make_tensor(p, spot, &p->into[i].result);
+        bool whole = place->kind == BP_PLACE_TEMP && spot->meta.offset == 0 && contiguous(&spot->meta) &&
+                     (size_t)count(&spot->meta) * bp_dtype_size(spot->meta.dtype) == place->bytes;
+        for (int k = 0; k < p->n_outputs; k++) whole &= k == i || p->outputs[k].place != spot->place;
+        p->into[i].whole = whole;
+    }
 }
 
 /* Constant steps run now, and leave the list of runs. */
@@ -100,17 +114,48 @@ bp_status bp_plan_prepare(bp_plan *p)
         }
         r++;
     }
+    prepare_results(p);
     return compute_constants(p);
 }
 
-static bp_status check_input(bp_plan *p, int i, const bp_tensor *t)
+/* Without gaps, strides of sizes 1 and 0 mean nothing. */
+static bool fits(const bp_tensor *t, const bp_meta *m)
+{
+    if (t->m.dtype != m->dtype || t->m.ndim != m->ndim) return false;
+    bool alike = true;
+    for (int i = 0; i < m->ndim; i++) {
+        if (t->m.shape[i] != m->shape[i]) return false;
+        alike &= t->m.stride[i] == m->stride[i];
+    }
+    return alike || (bp_tensor_is_contiguous(t) && contiguous(m));
+}
+
+static bp_status misfit(bp_plan *p, int i, const bp_tensor *t)
 {
     const bp_meta *m = &p->input_meta[i];
     char have[200], want[200];
-    if (t->m.dtype == m->dtype && bp_shape_equal(t->m.ndim, t->m.shape, m->ndim, m->shape) && bp_tensor_is_contiguous(t)) return BP_OK;
-    return bp_fail(p->ctx, BP_EINVAL, "replay: argument %d is %s %s; the plan was made for %s %s without gaps", i + 1,
-                   bp_dtype_name(t->m.dtype), bp_shape_text(t->m.ndim, t->m.shape, have), bp_dtype_name(m->dtype),
-                   bp_shape_text(m->ndim, m->shape, want));
+    const bool shapes = t->m.dtype == m->dtype && bp_shape_equal(t->m.ndim, t->m.shape, m->ndim, m->shape);
+    return bp_fail(p->ctx, BP_EINVAL, "replay: argument %d is %s %s%s; the plan was made for %s %s%s", i + 1, bp_dtype_name(t->m.dtype),
+                   bp_shape_text(t->m.ndim, t->m.shape, have), shapes ? " with other strides" : "", bp_dtype_name(m->dtype),
+                   bp_shape_text(m->ndim, m->shape, want), contiguous(m) ? " without gaps" : "");
+}
+
+bp_status bp_plan_bind(bp_plan *p, int n_inputs, bp_tensor *const *inputs)
+{
+    bp_ctx *ctx = p->ctx;
+    if (n_inputs != p->n_inputs) return bp_fail(ctx, BP_EINVAL, "replay: %d arguments; %d are expected", n_inputs, p->n_inputs);
+    if (bp_plan_is_stale(p)) return bp_fail(ctx, BP_ESTATE, "replay: parameters were moved since the capture; capture again");
+    if (ctx->capture_id && !ctx->paused)
+        return bp_fail(ctx, BP_ESTATE, "replay: another capture is open, which would not note it; apply the ops themselves");
+    for (int i = 0; i < n_inputs; i++) {
+        if (!fits(inputs[i], &p->input_meta[i])) return misfit(p, i, inputs[i]);
+        p->places[i].storage->data = bp_data(inputs[i]);
+    }
+    if (bp_plan_shares(p, n_inputs, inputs))
+        return bp_fail(ctx, BP_EINVAL,
+                       "replay: an argument shares memory that the plan writes with another one, or with what the plan "
+                       "keeps; pass a copy, or apply the ops themselves");
+    return BP_OK;
 }
 
 static void drop_head(bp_plan *p, int i)
@@ -123,7 +168,7 @@ static void drop_head(bp_plan *p, int i)
 
 /* Whoever still holds what the last replay handed out keeps it: this replay gets fresh memory. A head that nobody else holds, and that is
  * as it was made, can be handed out again. */
-static bp_status renew_outputs(bp_plan *p)
+bp_status bp_plan_renew(bp_plan *p, bool into)
 {
     for (int i = 0; i < p->n_outputs; i++) {
         const bp_tensor *t = p->heads[i];
@@ -131,13 +176,15 @@ static bp_status renew_outputs(bp_plan *p)
     }
     for (int i = 0; i < p->n_outputs; i++) {
         bp_place *place = &p->places[p->outputs[i].place];
-        if (place->kind != BP_PLACE_TEMP || place->storage->refs == 1 + place->heads) continue;
+        if (place->kind != BP_PLACE_TEMP || place->storage->refs == 1 + place->heads || (into && p->into[i].direct)) continue;
         bp_storage *fresh;
         BP_TRY(bp_storage_new(p->ctx, place->bytes, &fresh));
         for (int k = 0; k < p->n_outputs; k++)
             if (p->outputs[k].place == p->outputs[i].place) drop_head(p, k);
         for (int64_t k = 0; k < p->n_tensors; k++)
             if (p->tensors[k].storage == place->storage) p->tensors[k].storage = fresh;
+        for (int k = 0; k < p->n_outputs; k++)
+            if (p->into[k].result.storage == place->storage) p->into[k].result.storage = fresh;
         bp_storage_release(place->storage);
         place->storage = fresh;
     }
@@ -168,17 +215,10 @@ static bp_status hand_out(bp_plan *p, int i, bp_tensor *const *inputs, bp_tensor
 
 bool bp_plan_is_stale(const bp_plan *p) { return p->moved != p->ctx->moved; }
 
-bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_tensor **out)
+bp_status bp_plan_steps(bp_plan *p, bp_tensor *const *inputs)
 {
     bp_ctx *ctx = p->ctx;
-    if (n_inputs != p->n_inputs) return bp_fail(ctx, BP_EINVAL, "replay: %d arguments; %d are expected", n_inputs, p->n_inputs);
-    if (bp_plan_is_stale(p)) return bp_fail(ctx, BP_ESTATE, "replay: parameters were moved since the capture; capture again");
-    for (int i = 0; i < n_inputs; i++) {
-        BP_TRY(check_input(p, i, inputs[i]));
-        p->places[i].storage->data = bp_data(inputs[i]);
-    }
-    BP_TRY(renew_outputs(p));
-    bp_plan_check_tables(p);
+    if (p->n_tables) bp_plan_check_tables(p);
     const char *where = ctx->where;
     unsigned mode = bp_float_enter();
     ctx->replays++;
@@ -194,18 +234,27 @@ bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_ten
     ctx->where = where;
     for (int64_t i = 0; i < p->n_written; i++) {
         bp_place *place = &p->places[p->written[i]];
-        (place->kind == BP_PLACE_INPUT ? inputs[place->input]->storage : place->storage)->version++;
+        bp_storage_touched(place->kind == BP_PLACE_INPUT ? inputs[place->input]->storage : place->storage);
     }
-    bp_plan_settle_tables(p);
-    BP_TRY(status);
-    for (int i = 0; i < p->n_outputs; i++) out[i] = NULL;
-    for (int i = 0; i < p->n_outputs && status == BP_OK; i++) status = hand_out(p, i, inputs, &out[i]);
-    if (status != BP_OK)
-        for (int i = 0; i < p->n_outputs; i++) {
+    if (p->n_tables) bp_plan_settle_tables(p);
+    return status;
+}
+
+bp_status bp_plan_run(bp_plan *p, int n_inputs, bp_tensor *const *inputs, bp_tensor **out)
+{
+    BP_TRY(bp_plan_bind(p, n_inputs, inputs));
+    BP_TRY(bp_plan_renew(p, false));
+    BP_TRY(bp_plan_steps(p, inputs));
+    for (int i = 0; i < p->n_outputs; i++) {
+        bp_status status = hand_out(p, i, inputs, &out[i]);
+        if (status == BP_OK) continue;
+        while (i-- > 0) {
             bp_tensor_release(out[i]);
             out[i] = NULL;
         }
-    return status;
+        return status;
+    }
+    return BP_OK;
 }
 
 void bp_plan_free(bp_plan *p)
@@ -225,6 +274,7 @@ void bp_plan_free(bp_plan *p)
     FREE(input_storage, p->n_inputs);
     FREE(outputs, p->n_outputs);
     FREE(heads, p->n_outputs);
+    FREE(into, p->n_outputs);
     FREE(written, p->n_places);
     FREE(tables, p->cap_tables);
     FREE(tensors, p->n_tensors);

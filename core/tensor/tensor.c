@@ -207,9 +207,14 @@ bool bp_tensor_is_contiguous(const bp_tensor *t)
     return true;
 }
 
+void bp_storage_touched(bp_storage *s)
+{
+    for (; s; s = s->release_owner == release_storage ? (bp_storage *)s->owner : NULL) s->version++;
+}
+
 void bp_tensor_touched(bp_tensor *t)
 {
-    t->storage->version++;
+    bp_storage_touched(t->storage);
     t->storage->written = t->ctx->paused ? 0 : t->ctx->capture_id;
 }
 

@@ -60,8 +60,48 @@ static inline int64_t bp_count(const bp_tensor *t)
     return n;
 }
 static inline bool bp_is_float(bp_dtype d) { return d == BP_F32 || d == BP_F64; }
+/* Whether t has that dtype and shape, and no gaps. */
+static inline bool bp_tensor_fits(const bp_tensor *t, const bp_meta *m)
+{
+    int64_t s = 1;
+    bool gaps = false;
+    if (t->m.dtype != m->dtype || t->m.ndim != m->ndim) return false;
+    for (int i = m->ndim - 1; i >= 0; i--) {
+        const int64_t n = t->m.shape[i];
+        if (n != m->shape[i]) return false;
+        gaps |= n != 1 && t->m.stride[i] != s;
+        s *= n;
+    }
+    return !gaps || s == 0;
+}
 /* Called after anything wrote into t. */
 void bp_tensor_touched(bp_tensor *t);
+/* A write into the storage, which whoever disguised it has to notice, too. */
+void bp_storage_touched(bp_storage *s);
+
+/* From the first byte that a tensor looks at to one past the last; empty without elements. Storages may lie over the same memory (a
+ * disguise, a host's buffer wrapped twice), so addresses tell what is shared. */
+typedef struct bp_range {
+    uintptr_t lo, hi;
+} bp_range;
+static inline bp_range bp_tensor_range(const bp_tensor *t)
+{
+    uintptr_t at = (uintptr_t)bp_data(t), size = bp__dtype_bytes[t->m.dtype];
+    int64_t last = 0;
+    for (int i = 0; i < t->m.ndim; i++) {
+        if (t->m.shape[i] == 0) return (bp_range){ 0, 0 };
+        last += (t->m.shape[i] - 1) * t->m.stride[i];
+    }
+    return (bp_range){ at, at + (uintptr_t)(last + 1) * size };
+}
+static inline bp_range bp_storage_range(const bp_storage *s) { return (bp_range){ (uintptr_t)s->data, (uintptr_t)s->data + s->bytes }; }
+static inline bool bp_ranges_meet(bp_range a, bp_range b) { return a.lo < b.hi && b.lo < a.hi; }
+/* Whether two tensors may have bytes in common. Blocks of our own lie apart. */
+static inline bool bp_tensors_meet(const bp_tensor *a, const bp_tensor *b)
+{
+    if (a->storage != b->storage && a->storage->block && b->storage->block) return false;
+    return bp_ranges_meet(bp_tensor_range(a), bp_tensor_range(b));
+}
 /* BP_ESTATE when a capture is open and a replay would compute this value anew. */
 bp_status bp_tensor_readable(bp_tensor *t);
 

@@ -134,7 +134,7 @@ end
 
 model.arguments = arguments
 
--- Whether a captured step could take a dataset's tensors as they are: none is a view with gaps, no two share memory.
+-- Whether a captured step could gather from a dataset's tensors as they are: none is a view with gaps.
 local function replayable(dataset)
   local list = {}
   for _, column in pairs(dataset.columns) do columns.map(column, function(tensor) list[#list + 1] = tensor end) end

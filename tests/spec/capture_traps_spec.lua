@@ -134,7 +134,7 @@ describe("a captured function that also uses its arguments from outside", functi
     end)
     for _ = 1, 3 do
       local same = bp.zeros(2)
-      assert.same({ 1, 1 }, g(same, same):totable())
+      assert.same({ 2, 2 }, g(same, same):totable())
       assert.same({ 1, 1 }, same:totable())
     end
   end)
