@@ -14,6 +14,12 @@ local recording -- takes in the hooks of the capture being recorded
 --- runs at the recording alone, so print, counters and random choices of Lua's own are not. Values may not be read inside; return the
 --- tensor instead.
 ---
+--- Arguments are taken as they lie, whatever memory they share. Only where the function writes to memory that an argument shares with
+--- another one, or with what else the function uses, it is run itself instead of replayed, which is slower.
+---
+--- captured:into(out, ...) calls it so that its results land in tensors given: `out` is one, or a table of them arranged as the results.
+--- A replay then leaves no garbage for Lua to collect. `out` may be an argument: step:into(state, state, input).
+---
 --- captured:plans() says what the plans made so far consist of: a list of { ops =, recorded =, arena_bytes =, temporary_bytes =, steps = },
 --- one for every combination of shapes met. After captured:time(true) the replays are timed op by op: steps lists { name =, where =,
 --- replays =, seconds = } in the order of a replay, seconds of all replays together; captured:time(false) ends that.

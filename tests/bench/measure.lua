@@ -124,7 +124,7 @@ end
 
 -- ---- what comes out ------------------------------------------------------------------------------------------------------------------
 
---- Our entry of that kind, or nil: variant "captured", "eager" or "c", with all threads or with one.
+--- Our entry of that kind, or nil: variant "captured", "into", "eager" or "c", with all threads or with one.
 function measure.ours(result, variant, one_thread)
   for _, entry in ipairs(result.entries) do
     if entry.ours and entry.variant == variant and (entry.program.threads == 1) == (one_thread or false) then return entry end

@@ -81,7 +81,7 @@ function build.depthwise()
 end
 
 -- ---- steps ---------------------------------------------------------------------------------------------------------------------------
--- A maker takes { eager =, folder =, name =, seed = } and gives run(n) -> last loss, and the captured function for those who want to look.
+-- A maker takes { eager =, into = (results into one tensor), folder =, name =, seed = } and gives run(n) -> last loss, and the captured function for those who want to look.
 
 local function adam(lr) return function(net) return optim.adam(net:parameters(), { lr = lr }) end end
 local function sgd(lr, momentum, decay)
@@ -127,11 +127,11 @@ local function inference(make_net)
     net(xs[1])
     net:eval()
     local step = prepared(o, function(x) return bp.no_grad(function() return net(x) end) end)
-    local at = 0
+    local at, out = 0, o.into and step(xs[1])
     return function(n)
       for _ = 1, n do
         at = at % #xs + 1
-        step(xs[at]):free()
+        if out then step:into(out, xs[at]) else step(xs[at]):free() end
       end
     end, step
   end

@@ -25,6 +25,8 @@ local programs = {
   infer_cnn = { 5, [[
     return infer(nn.sequential{ nn.conv2d{32, 3, activation = "relu"}, nn.conv2d{64, 3, activation = "relu"}, nn.max_pool2d(2),
       nn.flatten(), nn.dense{128, activation = "relu"}, nn.dense(10) }, bp.rand(1, 28, 28, 1))]] },
+  infer_mlp_into = { 500, [[
+    return infer(nn.sequential{ nn.dense{32, activation = "relu"}, nn.dense(1) }, bp.rand(1, 10), true)]] },
   lenet5 = { 1, [[
     local net = nn.sequential{ nn.conv2d{6, 5, activation = "relu", padding = "same"}, nn.max_pool2d(2),
       nn.conv2d{16, 5, activation = "relu"}, nn.max_pool2d(2), nn.flatten(), nn.dense{120, activation = "relu"},
@@ -92,11 +94,12 @@ local function train(net, optimizer, loss_of, x, y, eager)
   local step = eager and function(a, b) return bp.scope(body, a, b) end or bp.capture(body)
   return function() step(x, y):free() end
 end
-local function infer(net, x)
+local function infer(net, x, into)
   net(x)
   net:eval()
   local step = bp.capture(function(v) return bp.no_grad(function() return net(v) end) end)
-  return function() step(x):free() end
+  local out = step(x)
+  return into and function() step:into(out, x) end or function() step(x):free() end
 end
 collectgarbage "stop"
 local step = (function()

@@ -100,6 +100,13 @@ function report.summary(results)
         peer and ("%s, %s"):format(number(measure.median(peer.speeds) * w.batch), peer.label) or "not measured",
         ratio(measure.ratios(r, ours, nil)), ("%.3g %%"):format(100 * (compute + traffic) * speed),
         single and single ~= ours and ratio(measure.ratios(r, ours, single)) or "", ("%d, %d"):format(#r.rounds, r.dropped) }
+      local into = measure.ours(r, "into")
+      if into and into.speeds[1] then
+        local alone = measure.ours(r, "into", true)
+        rows[#rows + 1] = { w.title .. ", into a tensor given", number(measure.median(into.speeds)), "the same",
+          ratio(measure.ratios(r, into, nil)), ("%.3g %%"):format(100 * (compute + traffic) * measure.median(into.speeds)),
+          alone and alone ~= into and ratio(measure.ratios(r, into, alone)) or "", "" }
+      end
       if c and c.speeds[1] then
         rows[#rows + 1] = { w.title .. ", from C", number(measure.median(c.speeds)), "the same", ratio(measure.ratios(r, c, nil)),
           ("%.3g %%"):format(100 * (compute + traffic) * measure.median(c.speeds)), "", "" }

@@ -54,7 +54,7 @@ describe("captured:into", function()
         local f = bp.capture(function(x) return x + x, x:gt(1), x:reshape(-1) end)
         local x = bp.full(shape, 2, { dtype = dtype })
         local sum, flags, flat = x + x, x:gt(1), x:reshape(-1)
-        local out = { bp.zeros(shape, { dtype = sum.dtype }), bp.zeros(shape, { dtype = "bool" }), bp.zeros(flat:shape(), { dtype = dtype }) }
+        local out = { sum:clone():fill_(0), bp.zeros(shape, { dtype = "bool" }), bp.zeros(flat:shape(), { dtype = dtype }) }
         for _ = 1, 3 do
           f:into(out, x)
           assert.is_true(same(sum, out[1]) and same(flags, out[2]) and same(flat, out[3]), dtype)

@@ -17,7 +17,7 @@ local WARM_SECONDS = 0.3
 local function make(name, variant, seed)
   local known = workloads.by_name[name]
   local maker = assert(nets.maker(name, known and known.needs))
-  return maker{ name = name, folder = files, eager = variant == "eager", seed = seed }
+  return maker{ name = name, folder = files, eager = variant == "eager", into = variant == "into", seed = seed }
 end
 
 local function get(name, variant, answer)
@@ -124,7 +124,7 @@ function commands.list()
   local list, missing = {}, {}
   for _, w in ipairs(workloads.list) do
     local maker, why = nets.maker(w.name, w.needs)
-    if maker then list[w.name] = { "captured", "eager" } else missing[w.name] = why end
+    if maker then list[w.name] = { "captured", "eager", w.forward and "into" or nil } else missing[w.name] = why end
   end
   return { peer = "bplua", threads = bp.threads(), versions = { bplua = bp.version }, isa = bp.isa(), workloads = list, missing = missing }
 end
