@@ -3,7 +3,11 @@
  * Lua sees a box of a hundred bytes where megabytes hang. So whenever a box is made, the bytes alive in the context (the cache of free
  * blocks not counted) are compared with `collect_at`; above it a full collection runs. After one, collect_at lies above what is alive by as
  * much as is alive, at least SLACK: garbage never outweighs what is in use, and the cost of collecting is spread over many bytes. While
- * less is alive than then, collect_at sinks slowly, so that one large phase does not leave room for as much garbage ever after. */
+ * less is alive than then, collect_at sinks slowly, so that one large phase does not leave room for as much garbage ever after.
+ *
+ * What is dead but has, or had, a finalizer goes only in the cycle after the one that finds it, and Lua counts it as alive till then: with
+ * nothing but boxes coming and going each cycle begins later than the last, without end. So a full collection is due as well when boxes
+ * have been made that take as much of Lua's heap as the rest of it, at least BOXES_SLACK. */
 #include "lbp.h"
 
 #include "../core/base/memory.h"
@@ -11,22 +15,31 @@
 
 #include <string.h>
 
-enum { SLACK = 16 << 20, SINK_SHIFT = 8 };
+enum { SLACK = 16 << 20, SINK_SHIFT = 8, BOX_BYTES = 64, BOXES_SLACK = 4 << 20 };
 
 const char lbp_box_tag = 0;
 
 static size_t due_after(size_t live) { return live + (live > SLACK ? live : SLACK); }
 
+/* The number of the box at which a collection is due; `made` boxes may be left in the heap though they are dead. */
+static uint64_t boxes_due(lua_State *L, const lbp_state *s, uint64_t made)
+{
+    const uint64_t heap = (uint64_t)lua_gc(L, LUA_GCCOUNT) << 10, dead = made * BOX_BYTES, rest = heap > dead ? heap - dead : 0;
+    return s->born + (rest > BOXES_SLACK ? rest : BOXES_SLACK) / BOX_BYTES;
+}
+
 static void pace_collector(lua_State *L, lbp_state *s)
 {
     size_t live = s->ctx->used - bp_block_cached(s->ctx);
-    if (live < s->collect_at) {
+    if (live < s->collect_at && s->born < s->collect_born) {
         size_t due = due_after(live);
         if (due < s->collect_at) s->collect_at -= (s->collect_at - due) >> SINK_SHIFT;
         return;
     }
     if (s->collect_at && lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCCOLLECT);
     s->collect_at = due_after(s->ctx->used - bp_block_cached(s->ctx));
+    s->collect_born = boxes_due(L, s, s->born - s->collected_born);
+    s->collected_born = s->born;
 }
 
 static void release_box(lbp_owned *o)

@@ -55,6 +55,7 @@ struct lbp_state {
     int persist;         /* > 0: new boxes survive scopes */
     bool reclaiming;     /* finalizers run in the middle of a core call: no op may be applied */
     size_t collect_at;   /* live bytes at which the next collection is due */
+    uint64_t collect_born, collected_born; /* number of the box at which it is due, and at which the last one was */
     char where[512];     /* the layer path that ctx->where points at: names joined by '/' */
     int where_lost;      /* pushes that found no room in it */
 };

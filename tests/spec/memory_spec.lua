@@ -45,6 +45,23 @@ describe("memory", function()
     assert.is_true(most - start < 56, ("grew from %.0f to %.0f MB"):format(start, most))
   end)
 
+  it("of boxes does not grow with how many came and went", function()
+    local x = ops.full({ 1 }, 1)
+    local function heap_after(n)
+      local most = 0
+      for i = 1, n do
+        local y = x + i
+        y:free()
+        if i % 10000 == 0 then most = math.max(most, collectgarbage "count" / 1024) end
+      end
+      return most
+    end
+    collectgarbage()
+    local start = collectgarbage "count" / 1024
+    local most = heap_after(1000000)
+    assert.is_true(most < 3 * start + 16, ("%.0f MB of Lua's heap; %.0f at first"):format(most, start))
+  end)
+
   it("is not collected more often than it grows", function()
     local cycles = 0
     local function watch() setmetatable({}, { __gc = function() cycles = cycles + 1 watch() end }) end
