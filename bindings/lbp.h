@@ -44,20 +44,21 @@ struct lbp_state {
     lua_State *main; /* the main thread: alive as long as the state */
     lbp_owned boxes; /* list heads; newest first */
     lbp_owned others;
-    lbp_owned *spare;    /* cells not in use */
-    lbp_slab *slabs;     /* all cells */
-    lbp_box dead;        /* the box of a tensor that was finalized and brought back to life by another finalizer */
-    uint64_t born;       /* numbers boxes in order of birth */
-    uint64_t generation; /* raised when plans made before may no longer say the same (a parameter was frozen) */
-    lua_State *calling;  /* the thread that runs a backward, for its hooks */
-    int metatable;       /* of tensors: its number in the registry */
-    int freed_metatable; /* of those freed by hand: the same without __gc */
-    int persist;         /* > 0: new boxes survive scopes */
-    bool reclaiming;     /* finalizers run in the middle of a core call: no op may be applied */
-    size_t collect_at;   /* live bytes at which the next collection is due */
-    uint64_t collect_born, collected_born; /* number of the box at which it is due, and at which the last one was */
-    char where[512];     /* the layer path that ctx->where points at: names joined by '/' */
-    int where_lost;      /* pushes that found no room in it */
+    lbp_owned *spare;        /* cells not in use */
+    lbp_slab *slabs;         /* all cells */
+    lbp_box dead;            /* the box of a tensor that was finalized and brought back to life by another finalizer */
+    uint64_t born;           /* numbers boxes in order of birth */
+    uint64_t generation;     /* raised when plans made before may no longer say the same (a parameter was frozen) */
+    lua_State *calling;      /* the thread that runs a backward, for its hooks */
+    int metatable;           /* of tensors: its number in the registry */
+    int freed_metatable;     /* of those freed by hand: the same without __gc */
+    int persist;             /* > 0: new boxes survive scopes */
+    bool reclaiming;         /* finalizers run in the middle of a core call: no op may be applied */
+    size_t collect_at;       /* live bytes at which the next collection is due */
+    uint64_t collect_born;   /* number of the box at which it is due as well */
+    uint64_t collected_born; /* number at the last one */
+    char where[512];         /* the layer path that ctx->where points at: names joined by '/' */
+    int where_lost;          /* pushes that found no room in it */
 };
 
 /* The state of L, opened on first use; raises when it cannot be. */

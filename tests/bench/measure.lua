@@ -40,12 +40,11 @@ local function candidates(programs, workload)
     for _, variant in ipairs(p:about().workloads[workload.name] or {}) do
       local ours = p.framework:match "^bplua" ~= nil
       local compiles = variant:match "compiled" or variant:match "xla"
-      -- Nets that fill both cores are not compiled once more for one; our eager mode is measured with all threads.
-      if not (compiles and p.threads == 1 and not workload.small and not measure.one_thread_only)
-        and not (ours and variant == "eager" and p.threads == 1) then
+      -- Nets that fill both cores are not compiled once more for one.
+      if not (compiles and p.threads == 1 and not workload.small and not measure.one_thread_only) then
         list[#list + 1] = { program = p, variant = variant, word = variant:gsub(" ", "_"), ours = ours, steps = 1,
           aside = variant == "inside", -- many steps in one call: shown, and no peer of a loop that is fed from outside
-          label = ("%s, %s, %d thread%s"):format(p.framework, variant, p.threads, p.threads > 1 and "s" or "") }
+          label = ("%s, %s, %d thread%s"):format((p.framework:gsub(" eager$", "")), variant, p.threads, p.threads > 1 and "s" or "") }
       end
     end
   end

@@ -81,7 +81,8 @@ function build.depthwise()
 end
 
 -- ---- steps ---------------------------------------------------------------------------------------------------------------------------
--- A maker takes { eager =, into = (results into one tensor), folder =, name =, seed = } and gives run(n) -> last loss, and the captured function for those who want to look.
+-- `into`: results go into one tensor.
+-- A maker takes { eager =, into =, folder =, name =, seed = } and gives run(n) -> last loss, and the captured function for those who want to look.
 
 local function adam(lr) return function(net) return optim.adam(net:parameters(), { lr = lr }) end end
 local function sgd(lr, momentum, decay)

@@ -82,9 +82,9 @@ function programs.open_all(o)
     list[#list + 1] = p
   end
   local all = bp.threads()
-  for _, threads in ipairs(all > 1 and { all, 1 } or { 1 }) do
-    add("bplua", threads, ("'%s' '%s/peers/bplua_peer.lua' --threads %d"):format(o.bplua, o.scripts, threads))
-  end
+  local ours = ("'%s' '%s/peers/bplua_peer.lua' --threads %%d"):format(o.bplua, o.scripts)
+  for _, threads in ipairs(all > 1 and { all, 1 } or { 1 }) do add("bplua", threads, ours:format(threads)) end
+  add("bplua eager", all, ours:format(all) .. " --eager")
   if o.c_program then add("bplua C", all, ("'%s'"):format(o.c_program)) end
   local bin = programs.environment() .. "/bin"
   local script = { torch = "torch_peer.py", keras = "keras_peer.py", jax = "jax_peer.py", onnxruntime = "onnx_peer.py" }

@@ -1,4 +1,5 @@
 --- bplua behind the protocol of peers/protocol.py, one line of JSON per command: bplua tests/bench/peers/bplua_peer.lua [--threads N]
+--- [--eager]: that mode alone, which leaves garbage and a heap in pieces to whoever runs after it in the same process.
 local folder = arg[0]:match "^(.*)/peers/" or "tests/bench"
 package.path = folder .. "/?.lua;" .. package.path
 local bp = require "bp"
@@ -7,8 +8,10 @@ local nets = require "nets"
 local workloads = require "workloads"
 
 local files = os.getenv "BP_BENCH_DATA"
+local eager = false
 for i, word in ipairs(arg) do
   if word == "--threads" then bp.threads(tonumber(arg[i + 1])) end
+  eager = eager or word == "--eager"
 end
 
 local built = {}
@@ -124,7 +127,7 @@ function commands.list()
   local list, missing = {}, {}
   for _, w in ipairs(workloads.list) do
     local maker, why = nets.maker(w.name, w.needs)
-    if maker then list[w.name] = { "captured", "eager", w.forward and "into" or nil } else missing[w.name] = why end
+    if maker then list[w.name] = eager and { "eager" } or { "captured", w.forward and "into" or nil } else missing[w.name] = why end
   end
   return { peer = "bplua", threads = bp.threads(), versions = { bplua = bp.version }, isa = bp.isa(), workloads = list, missing = missing }
 end
