@@ -78,7 +78,10 @@ static bp_status place_of(bp_plan *p, const bp_tensor *t, int64_t *place, int64_
     new_place->kind = t->storage->born == p->id ? BP_PLACE_TEMP : BP_PLACE_EXTERNAL;
     new_place->storage_id = id;
     new_place->bytes = t->storage->bytes;
-    if (new_place->kind == BP_PLACE_EXTERNAL) new_place->storage = bp_storage_retain(t->storage);
+    if (new_place->kind == BP_PLACE_EXTERNAL) {
+        new_place->storage = bp_storage_retain(t->storage);
+        bp_storage_keep(t->storage, 1);
+    }
     at = mix(id) >> 32;
     while (p->hash[at & (uint64_t)(p->n_hash - 1)]) at++;
     p->hash[at & (uint64_t)(p->n_hash - 1)] = p->n_places + 1;

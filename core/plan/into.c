@@ -64,25 +64,27 @@ bp_status bp_plan_store(bp_ctx *ctx, int n, bp_tensor *const *results, bp_tensor
     return BP_OK;
 }
 
-static bool is_kept(const bp_plan *p, bp_range memory)
+/* A block of our own that no plan keeps has nothing in common with what one keeps. */
+static bool is_kept(const bp_plan *p, const bp_tensor *t, bool written)
 {
+    if (t->storage->block && !t->storage->kept) return false;
+    const bp_range memory = bp_tensor_range(t);
     for (int64_t k = p->n_inputs; k < p->n_places; k++) {
         const bp_place *place = &p->places[k];
-        if (place->kind == BP_PLACE_EXTERNAL && place->live && bp_ranges_meet(memory, bp_storage_range(place->storage))) return true;
+        if (place->kind == BP_PLACE_EXTERNAL && place->live && (place->written || !written) &&
+            bp_ranges_meet(memory, bp_storage_range(place->storage)))
+            return true;
     }
     return false;
 }
 
-/* Whether nothing else that the replay reads or writes lies where output i is to go. Own temporaries that somebody else can reach are
+/* Whether nothing else that the replay reads or writes lies where an output is to go. Own temporaries that somebody else can reach are
  * renewed. */
-static bool is_free(bp_plan *p, int i, const bp_tensor *out, bp_tensor *const *inputs)
+static bool is_free(const bp_plan *p, const bp_tensor *out, bp_tensor *const *inputs)
 {
     for (int k = 0; k < p->n_inputs; k++)
         if (bp_tensors_meet(out, inputs[k])) return false;
-    if (p->into[i].apart == out->storage->id) return true;
-    if (is_kept(p, bp_tensor_range(out))) return false;
-    if (!is_kept(p, bp_storage_range(out->storage))) p->into[i].apart = out->storage->id;
-    return true;
+    return !is_kept(p, out, false);
 }
 
 bp_status bp_plan_run_into(bp_plan *p, int n_inputs, bp_tensor *const *inputs, int n_outputs, bp_tensor *const *out)
@@ -93,7 +95,7 @@ bp_status bp_plan_run_into(bp_plan *p, int n_inputs, bp_tensor *const *inputs, i
     for (int i = 0; i < n_outputs; i++) {
         BP_TRY(check_out(ctx, i, &p->outputs[i].meta, out[i]));
         BP_TRY(check_apart(ctx, i, out));
-        p->into[i].direct = p->into[i].whole && is_free(p, i, out[i], inputs);
+        p->into[i].direct = p->into[i].whole && is_free(p, out[i], inputs);
     }
     for (int i = 0; i < n_outputs; i++)
         if (p->places[p->outputs[i].place].kind != BP_PLACE_TEMP) BP_TRY(check_copy(ctx, i, &p->into[i].result, n_outputs, out));
@@ -115,15 +117,12 @@ bp_status bp_plan_run_into(bp_plan *p, int n_inputs, bp_tensor *const *inputs, i
 
 bool bp_plan_shares(const bp_plan *p, int n_inputs, bp_tensor *const *inputs)
 {
-    for (int i = 0; i < n_inputs && p->n_written; i++) {
-        const bp_range own = bp_tensor_range(inputs[i]);
-        for (int64_t k = 0; k < p->n_written; k++) {
-            const bp_place *place = &p->places[p->written[k]];
-            if (place->kind == BP_PLACE_INPUT ? place->input != i && bp_tensors_meet(inputs[i], inputs[place->input])
-                                              : bp_ranges_meet(own, bp_storage_range(place->storage)))
-                return true;
-        }
-        if (p->places[i].written && is_kept(p, own)) return true;
+    if (p->n_written == 0) return false;
+    for (int i = 0; i < n_inputs; i++) {
+        const bool written = p->places[i].written;
+        if (is_kept(p, inputs[i], !written)) return true;
+        for (int k = 0; k < n_inputs && written; k++)
+            if (k != i && bp_tensors_meet(inputs[i], inputs[k])) return true;
     }
     return false;
 }

@@ -62,7 +62,6 @@ typedef struct bp_into {
     bool whole;       /* it is a TEMP, all of it, and nobody else's: it can be computed where the caller wants it */
     bool direct;      /* it is, in this replay */
     void *own;        /* the memory of its place meanwhile */
-    uint64_t apart;   /* a storage that has no memory in common with what the plan keeps */
 } bp_into;
 
 struct bp_plan {

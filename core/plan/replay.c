@@ -261,7 +261,10 @@ void bp_plan_free(bp_plan *p)
 {
     bp_ctx *ctx = p->ctx;
     for (int i = 0; i < p->n_outputs && p->heads; i++) drop_head(p, i);
-    for (int64_t i = 0; i < p->n_places; i++) bp_storage_release(p->places[i].storage);
+    for (int64_t i = 0; i < p->n_places; i++) {
+        if (p->places[i].kind == BP_PLACE_EXTERNAL && p->places[i].storage) bp_storage_keep(p->places[i].storage, -1);
+        bp_storage_release(p->places[i].storage);
+    }
     bp_storage_release(p->arena);
     for (int64_t i = 0; i < p->n_names; i++) bp_mem_free(ctx, p->names[i], strlen(p->names[i]) + 1);
 #define FREE(array, n) bp_mem_free(ctx, p->array, (size_t)(n) * sizeof *p->array)

@@ -60,6 +60,7 @@ static bp_status make_list(bp_plan *p, int64_t grad, int64_t most, bp_spot *list
     place->kind = BP_PLACE_EXTERNAL;
     place->bytes = (size_t)(1 + most) * sizeof(int64_t);
     BP_TRY(bp_storage_new(p->ctx, place->bytes, &place->storage));
+    bp_storage_keep(place->storage, 1);
     place->storage_id = place->storage->id;
     *(int64_t *)place->storage->data = -1;
     memset(list, 0, sizeof *list);

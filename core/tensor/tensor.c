@@ -207,9 +207,17 @@ bool bp_tensor_is_contiguous(const bp_tensor *t)
     return true;
 }
 
+/* What is disguised as s, or NULL. */
+static bp_storage *below(const bp_storage *s) { return s->release_owner == release_storage ? (bp_storage *)s->owner : NULL; }
+
 void bp_storage_touched(bp_storage *s)
 {
-    for (; s; s = s->release_owner == release_storage ? (bp_storage *)s->owner : NULL) s->version++;
+    for (; s; s = below(s)) s->version++;
+}
+
+void bp_storage_keep(bp_storage *s, int by)
+{
+    for (; s; s = below(s)) s->kept += by;
 }
 
 void bp_tensor_touched(bp_tensor *t)

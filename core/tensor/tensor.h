@@ -15,6 +15,7 @@ typedef struct bp_storage {
     bool lent;              /* the host has its address: it may write without a version telling */
     bool constant;          /* a number of the program (2 in x * 2): nobody writes it */
     uint64_t born, written; /* the capture during which it was born or last written; 0: none */
+    int kept;               /* by so many plans, which read or write it where it lies */
     void *data;
     size_t bytes; /* asked for */
     size_t block; /* what bp_block_free wants back; 0: memory is not ours */
@@ -78,6 +79,8 @@ static inline bool bp_tensor_fits(const bp_tensor *t, const bp_meta *m)
 void bp_tensor_touched(bp_tensor *t);
 /* A write into the storage, which whoever disguised it has to notice, too. */
 void bp_storage_touched(bp_storage *s);
+/* A plan keeps it (1), or no longer does (-1). */
+void bp_storage_keep(bp_storage *s, int by);
 
 /* From the first byte that a tensor looks at to one past the last; empty without elements. Storages may lie over the same memory (a
  * disguise, a host's buffer wrapped twice), so addresses tell what is shared. */

@@ -81,8 +81,8 @@ function build.depthwise()
 end
 
 -- ---- steps ---------------------------------------------------------------------------------------------------------------------------
--- `into`: results go into one tensor.
--- A maker takes { eager =, into =, folder =, name =, seed = } and gives run(n) -> last loss, and the captured function for those who want to look.
+-- A maker takes { eager =, into =, folder =, name =, seed = } and gives run(n) -> last loss, and the captured function for those who want
+-- to look. With `into` all results go into one tensor.
 
 local function adam(lr) return function(net) return optim.adam(net:parameters(), { lr = lr }) end end
 local function sgd(lr, momentum, decay)
