@@ -322,7 +322,7 @@ void K(depthwise_grad_input)(const bp_conv_shape *s, const void *dy, const void 
         }
         r.ahead = o.dy.in_place && next < s->oh ? o.dy.x + (n * s->oh + next) * o.dy.columns : NULL;
         for (int64_t phase = 0; phase < phases; phase++) {
-            real *const to = (real *)dx + (at * s->w + phase) * s->c;
+            real *const to = (real *)dx + ((at - r0) * s->w + phase) * s->c;
             if (phases > 1 || at == r0) {
                 r.count = (s->w - phase + s->sw - 1) / s->sw;
                 set_taps(&r, o.taps, phase_taps(s, phase, o.taps));

@@ -1,20 +1,12 @@
 /* conv2d.c - two-dimensional convolution over images [n][h][w][c], and its two gradients: see conv_sides.h. */
-#include "conv_sides.h"
-#include "convolution.h"
+#include "conv2d.h"
 #include "fused_activation.h"
+#include "fusing.h"
 
-enum { ALGORITHM = BP_CONV_MORE, OPTIONS };
+enum { ALGORITHM = BP_CONV2D_ALGORITHM, OPTIONS = BP_CONV2D_MORE };
 
-/* clang-format off */
-#define OPTIONS_WITH(...)                                                                                                     \
-    (const bp_option[]){                                                                                                      \
-        BP_CONV_OPTIONS(__VA_ARGS__),                                                                                         \
-        { .name = "algorithm", .kind = BP_OPT_CHOICE, .def = BP_CONV_AUTO, .min = 0, .max = 2, .choices = bp_conv_algorithms, \
-          .help = "\"direct\": the sum as written; \"winograd\": a quarter of the multiplications, for 3x3 kernels with stride " \
-                  "and dilation 1; \"auto\": what is faster for these shapes, direct in f64" },                               \
-        { 0 },                                                                                                                \
-    }
-/* clang-format on */
+#define OPTIONS_WITH(...) \
+    (const bp_option[]) { BP_CONV2D_OPTIONS(__VA_ARGS__), { 0 } }
 
 static bp_status geometry(bp_call *call, const int64_t x[4], const int64_t w[4], bp_conv_shape *s)
 {
@@ -27,11 +19,12 @@ static bp_status geometry(bp_call *call, const int64_t x[4], const int64_t w[4],
     return BP_OK;
 }
 
+/* Inputs of a call that is only asked about have no values yet. */
+static const void *data_of(const bp_tensor *t) { return t && t->storage ? bp_data(t) : NULL; }
+
 static bp_convolution convolution_of(const bp_call *call, const bp_conv_shape *s)
 {
-    return (bp_convolution){
-        .s = *s, .dtype = call->out[0]->m.dtype, .algorithm = (bp_conv_algorithm)call->args[ALGORITHM].as.i, .out = bp_data(call->out[0])
-    };
+    return (bp_convolution){ .s = *s, .dtype = call->in[0]->m.dtype, .algorithm = (bp_conv_algorithm)call->args[ALGORITHM].as.i };
 }
 
 /* ---- forward ---- */
@@ -52,15 +45,23 @@ static bp_status conv2d_infer(bp_call *call)
     return BP_OK;
 }
 
-static bp_status conv2d_run(bp_call *call)
+bp_status bp__conv2d_of(bp_call *call, bp_convolution *c)
 {
     bp_conv_shape s;
     BP_TRY(conv2d_geometry(call, &s));
-    bp_convolution c = convolution_of(call, &s);
-    c.x = bp_data(call->in[0]);
-    c.w = bp_data(call->in[1]);
-    c.bias = call->in[2] ? bp_data(call->in[2]) : NULL;
-    c.act = (bp_act)call->args[BP_CONV_OWN].as.i;
+    *c = convolution_of(call, &s);
+    c->x = data_of(call->in[0]);
+    c->w = data_of(call->in[1]);
+    c->bias = data_of(call->in[2]);
+    c->act = (bp_act)call->args[BP_CONV_OWN].as.i;
+    return BP_OK;
+}
+
+static bp_status conv2d_run(bp_call *call)
+{
+    bp_convolution c;
+    BP_TRY(bp__conv2d_of(call, &c));
+    c.out = bp_data(call->out[0]);
     return bp__conv_forward(call->ctx, &c);
 }
 
@@ -80,18 +81,38 @@ static bp_status grad_input_infer(bp_call *call)
 {
     bp_conv_shape s;
     BP_TRY(grad_input_geometry(call, &s));
+    if (call->n_in > 2 && call->in[2]) BP_TRY(bp_need_shape4(call, 2, s.n, s.h, s.w, s.c));
     bp_out4(call, 0, call->in[0]->m.dtype, s.n, s.h, s.w, s.c);
+    return BP_OK;
+}
+
+bp_status bp__conv2d_grad_input_of(bp_call *call, bp_convolution *c)
+{
+    bp_conv_shape s;
+    BP_TRY(grad_input_geometry(call, &s));
+    *c = convolution_of(call, &s);
+    c->dy = data_of(call->in[0]);
+    c->w = data_of(call->in[1]);
     return BP_OK;
 }
 
 static bp_status grad_input_run(bp_call *call)
 {
-    bp_conv_shape s;
-    BP_TRY(grad_input_geometry(call, &s));
-    bp_convolution c = convolution_of(call, &s);
-    c.dy = bp_data(call->in[0]);
-    c.w = bp_data(call->in[1]);
+    bp_convolution c;
+    BP_TRY(bp__conv2d_grad_input_of(call, &c));
+    c.out = bp_data(call->out[0]);
+    bp_relu_mask mask;
+    if (call->n_in > 2 && call->in[2]) {
+        mask = bp__relu_mask(call, call->in[2], call->args[OPTIONS].as.f);
+        c.mask = &mask;
+    }
     return bp__conv_grad_input(call->ctx, &c);
+}
+
+bool bp__conv2d_mask_pays(bp_call *call)
+{
+    bp_convolution c;
+    return bp__conv2d_grad_input_of(call, &c) == BP_OK && bp__conv_mask_pays(bp_kernels_of(call->ctx, c.dtype), &c);
 }
 
 /* ---- gradient with respect to the weights ---- */
@@ -121,6 +142,7 @@ static bp_status grad_weight_run(bp_call *call)
     bp_convolution c = convolution_of(call, &s);
     c.x = bp_data(call->in[0]);
     c.dy = bp_data(call->in[1]);
+    c.out = bp_data(call->out[0]);
     return bp__conv_grad_weight(call->ctx, &c);
 }
 
@@ -201,15 +223,21 @@ const bp_op bp__op_conv2d_grad_input = {
         (const bp_input[]){
             { "dy", 0, "[n][oh][ow][out] gradient of conv2d's result" },
             { "w", 0, "[kh][kw][in][out] weights" },
+            BP_RELU_MASK_INPUT("[n][h][w][in]"),
             { 0 },
         },
     .options =
-        OPTIONS_WITH(BP_SIZE_OPTION("height and width of the images, which dy does not tell")),
+        (const bp_option[]){
+            BP_CONV2D_OPTIONS(BP_SIZE_OPTION("height and width of the images, which dy does not tell")),
+            BP_RELU_MASK_OPTION,
+            { 0 },
+        },
     .n_out = 1,
     .outputs = "dx: [n][h][w][in]",
-    .flags = BP_OP_INTERNAL,
+    .flags = BP_OP_INTERNAL | BP_OP_KINKED,
     .promote = BP_PROMOTE_FLOAT,
-    .needs_in = 3,
+    .needs_in = 7,
+    .over = { 1 << 2 },
     .infer = grad_input_infer,
     .run = grad_input_run,
     .gradient = grad_input_gradient,
@@ -220,6 +248,9 @@ const bp_op bp__op_conv2d_grad_input = {
             { "2x4x2x3' 3x3x2x3", "size=7,6 stride=2,3 padding=same", 0, 0, 0 },
             { "1x3x1x2 3x3x2x2", "size=9,8 dilation=2,3 stride=2", 0, 0, 0 },
             { "1x3x4x4 3x3x3x4", "size=5,6 algorithm=winograd", 0, 0, 0 },
+            { "2x3x4x4 3x3x3x4 2x5x6x3", "size=5,6", 0, 0, 0 },
+            { "1x3x4x4 3x3x3x4 1x5x6x3", "size=5,6 algorithm=winograd p=0.25", 0, 0, 0 },
+            { "2x3x4x4' 1x1x3x4 2x3x4x3'", "size=3,4 p=0.5", 0, 0, 0 },
             { 0 },
         },
 };

@@ -1,6 +1,8 @@
 /* conv_sides.c - geometry and gradients of convolutions, see conv_sides.h. */
 #include "conv_sides.h"
 
+#include "relu_mask.h"
+
 bp_status bp__conv_geometry(bp_call *call, const int64_t x[4], const int64_t w[4], bool depthwise, bp_conv_shape *s)
 {
     const int64_t *stride = call->args[BP_CONV_STRIDE].as.list, *dilation = call->args[BP_CONV_DILATION].as.list;
@@ -78,10 +80,11 @@ void bp__conv_forward_gradient(bp_grad *g, const bp_conv_sides *sides)
     }
 }
 
-/* dx = grad_input(dy, w): with the gradient e of dx, d(dy) = forward(e, w) and dw = grad_weight(e, dy). */
+/* dx = grad_input(dy, w), perhaps with a relu undone: with the gradient e of dx, through the same relu, d(dy) = forward(e, w) and dw =
+ * grad_weight(e, dy). */
 void bp__conv_grad_input_gradient(bp_grad *g, const bp_conv_sides *sides)
 {
-    bp_tensor *e = g->dout[0];
+    bp_tensor *e = bp__g_undo_relu(g, g->dout[0], g->n_in > 2 ? g->in[2] : NULL, g->args[sides->options].as.f);
     if (g->want[0]) bp_grad_set(g, 0, forward(g, sides, e, g->in[1]));
     if (g->want[1]) bp_grad_set(g, 1, grad_weight(g, sides, e, g->in[0], g->in[1]));
 }

@@ -5,6 +5,7 @@
 
 #include "../base/memory.h"
 #include "../base/pool.h"
+#include "conv_pieces.h"
 #include "product.h"
 
 #include <string.h>
@@ -93,40 +94,37 @@ static int64_t chunks_of(const job *j) { return j->pieces > 1 ? j->s.n * j->piec
 
 /* ---- Winograd or not ---- */
 
-typedef enum direction { FORWARD, GRAD_INPUT, GRAD_WEIGHT } direction;
-
-static int64_t tiles_of(const bp_conv_shape *s, direction d)
+static int64_t tiles_of(const bp_conv_shape *s, bp_conv_direction d)
 {
-    const int64_t h = d == GRAD_INPUT ? s->h : s->oh, w = d == GRAD_INPUT ? s->w : s->ow;
+    const int64_t h = d == BP_CONV_GRAD_INPUT ? s->h : s->oh, w = d == BP_CONV_GRAD_INPUT ? s->w : s->ow;
     return divide_up(h, 4) * divide_up(w, 4);
 }
 
 /* Compares the time of one image, in multiply-adds of the direct way. The small products run at four fifths of its speed; transforming a
  * channel of a tile takes as long as 300 multiply-adds, transforming the weights of a pair of channels as 250, here shared by eight images:
  * the number of images does not count, so that a result does not depend on the company it is computed in. */
-static bool winograd_wins(const bp_kernels *kernels, const bp_convolution *c, direction d)
+bool bp__conv_by_winograd(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d)
 {
     const bp_conv_shape *s = &c->s;
     if (c->algorithm != BP_CONV_AUTO) return c->algorithm == BP_CONV_WINOGRAD;
     if (!bp__winograd_fits(s) || c->dtype != BP_F32 || s->c < 8 || s->oc < 8) return false;
     const double in = (double)s->c, out = (double)s->oc;
-    const bool planar = d == GRAD_WEIGHT ? kernels->conv2d_planar_sums(s) : kernels->conv2d_planar_gathers(s, d == GRAD_INPUT);
+    const bool planar = d == BP_CONV_GRAD_WEIGHT ? kernels->conv2d_planar_sums(s)
+                                                 : kernels->conv2d_planar_gathers(s, d == BP_CONV_GRAD_INPUT);
     if (planar && s->c < kernels->lanes && s->oc < kernels->lanes) return false; /* half of each vector would be empty on both sides */
-    if (d == GRAD_WEIGHT && 36 * in * out > MOST_SUMS) return false;
+    if (d == BP_CONV_GRAD_WEIGHT && 36 * in * out > MOST_SUMS) return false;
     const double winograd = (double)tiles_of(s, d) * (45 * in * out + 300 * (in + out)) + 250.0 / 8 * in * out;
     return winograd < 0.85 * work_per_image(s);
 }
 
 /* ---- 1x1 with stride 1: one product over all pixels ---- */
 
-static bool is_product(const bp_conv_shape *s) { return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1; }
-
 /* out[m][n] = a[m][k] b[k][n], the strides of a and b given */
 static bp_status multiply(bp_ctx *ctx, const bp_convolution *c, bp_gemm one)
 {
     one.c = c->out;
     one.c_row = one.n;
-    const bp_product p = { .dtype = c->dtype, .one = one };
+    const bp_product p = { .dtype = c->dtype, .one = one, .mask = c->mask };
     return bp__product(ctx, &p);
 }
 
@@ -218,10 +216,10 @@ static bp_status run_columns(bp_ctx *ctx, job *j)
     return BP_OK;
 }
 
-static bp_status run_tiles(bp_ctx *ctx, job *j, direction d)
+static bp_status run_tiles(bp_ctx *ctx, job *j, bp_conv_direction d)
 {
     const bp_conv_shape *s = &j->s;
-    j->gradient = d == GRAD_INPUT;
+    j->gradient = d == BP_CONV_GRAD_INPUT;
     j->tiles = s->n * tiles_of(s, d);
     if (j->tiles <= FEW_TILES) return run_columns(ctx, j);
     const int64_t grain = (int64_t)(BP_WORK_GRAIN / 2 / (36.0 * (double)s->c * (double)s->oc));
@@ -265,8 +263,8 @@ bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c)
 {
     job j = job_of(ctx, c);
     if (c->s.n * c->s.oh * c->s.ow == 0) return BP_OK;
-    if (is_product(&c->s)) return multiply_forward(ctx, c);
-    if (winograd_wins(j.kernels, c, FORWARD)) return run_tiles(ctx, &j, FORWARD);
+    if (bp__conv_is_product(&c->s)) return multiply_forward(ctx, c);
+    if (bp__conv_by_winograd(j.kernels, c, BP_CONV_FORWARD)) return run_tiles(ctx, &j, BP_CONV_FORWARD);
     cut_images(&j, c->s.oh, c->s.ow, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
     bp_parallel(ctx, chunks_of(&j), forward_chunk, &j);
@@ -301,12 +299,44 @@ static void grad_input_chunk(void *arg, int64_t chunk, int worker)
     }
 }
 
+typedef struct masking {
+    bp_conv_reader reader; /* first */
+    const bp_convolution *c;
+} masking;
+
+static void undo_relu(const bp_conv_reader *r, const void *rows, int64_t height, int64_t first, int64_t images, int64_t w0, int64_t w1)
+{
+    (void)w1;
+    const bp_convolution *c = ((const masking *)r)->c;
+    const int64_t row = c->s.w * c->s.c;
+    bp__undo_relu(c->mask, rows, (first * c->s.h + w0) * row, images * height * row, c->out);
+}
+
+static masking masking_of(const bp_convolution *c)
+{
+    return (masking){ .reader = { .windows = c->s.h, .size = 1, .stride = 1, .read = undo_relu }, .c = c };
+}
+
+bool bp__conv_mask_pays(const bp_kernels *kernels, const bp_convolution *c)
+{
+    if (bp__conv_is_product(&c->s)) {
+        const bp_product p = { .dtype = c->dtype, .one = { .m = c->s.n * c->s.h * c->s.w, .n = c->s.c, .k = c->s.oc } };
+        return bp__product_mask_pays(&p);
+    }
+    const masking m = masking_of(c);
+    return bp__conv_pieces_pay(kernels, c, BP_CONV_GRAD_INPUT, &m.reader);
+}
+
 bp_status bp__conv_grad_input(bp_ctx *ctx, const bp_convolution *c)
 {
     job j = job_of(ctx, c);
     if (c->s.n * c->s.h * c->s.w == 0) return BP_OK;
-    if (is_product(&c->s)) return multiply_grad_input(ctx, c);
-    if (winograd_wins(j.kernels, c, GRAD_INPUT)) return run_tiles(ctx, &j, GRAD_INPUT);
+    if (bp__conv_is_product(&c->s)) return multiply_grad_input(ctx, c);
+    if (c->mask) {
+        const masking m = masking_of(c);
+        return bp__conv_in_pieces(ctx, c, BP_CONV_GRAD_INPUT, &m.reader);
+    }
+    if (bp__conv_by_winograd(j.kernels, c, BP_CONV_GRAD_INPUT)) return run_tiles(ctx, &j, BP_CONV_GRAD_INPUT);
     cut_images(&j, c->s.h, c->s.w, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
     bp_parallel(ctx, chunks_of(&j), grad_input_chunk, &j);
@@ -361,9 +391,9 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
         memset(j.out, 0, (size_t)bytes);
         return BP_OK;
     }
-    if (is_product(s)) return multiply_grad_weight(ctx, c);
-    if (winograd_wins(j.kernels, c, GRAD_WEIGHT)) {
-        j.tiles = s->n * tiles_of(s, GRAD_WEIGHT);
+    if (bp__conv_is_product(s)) return multiply_grad_weight(ctx, c);
+    if (bp__conv_by_winograd(j.kernels, c, BP_CONV_GRAD_WEIGHT)) {
+        j.tiles = s->n * tiles_of(s, BP_CONV_GRAD_WEIGHT);
         parts = greater(smaller(most, j.tiles / FEWEST_TILES), 1);
         j.tiles_each = divide_up(divide_up(j.tiles, parts), TILE_STEP) * TILE_STEP;
         parts = bp_chunks(j.tiles, j.tiles_each);

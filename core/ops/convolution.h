@@ -4,6 +4,7 @@
 #define BP_CONVOLUTION_H
 
 #include "op.h"
+#include "relu_mask.h"
 
 typedef enum bp_conv_algorithm { BP_CONV_AUTO, BP_CONV_DIRECT, BP_CONV_WINOGRAD } bp_conv_algorithm;
 static const char *const bp_conv_algorithms[] = { "auto", "direct", "winograd", NULL }; /* in the order of bp_conv_algorithm */
@@ -14,8 +15,18 @@ typedef struct bp_convolution {
     bp_conv_algorithm algorithm;   /* BP_CONV_WINOGRAD only where bp__winograd_fits */
     const void *x, *w, *dy, *bias; /* those that the direction reads; bias may be NULL */
     bp_act act;
-    void *out; /* y, dx or dw */
+    void *out;                /* y, dx or dw */
+    const bp_relu_mask *mask; /* undone on dx, or NULL */
 } bp_convolution;
+
+typedef enum bp_conv_direction { BP_CONV_FORWARD, BP_CONV_GRAD_INPUT, BP_CONV_GRAD_WEIGHT } bp_conv_direction;
+
+/* Which way it goes, by shape alone: as a matrix product over all pixels (1x1, stride 1), else by Winograd's algorithm or directly. */
+static inline bool bp__conv_is_product(const bp_conv_shape *s) { return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1; }
+bool bp__conv_by_winograd(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d);
+
+/* Whether the mask, of which only that it is there is looked at, is likely done faster with the gradient of the input than afterwards. */
+bool bp__conv_mask_pays(const bp_kernels *kernels, const bp_convolution *c);
 
 /* Each fails only for want of scratch. */
 bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c);

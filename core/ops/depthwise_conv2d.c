@@ -3,7 +3,9 @@
 #include "../base/pool.h"
 #include "conv_sides.h"
 #include "fused_activation.h"
+#include "fusing.h"
 #include "product.h"
+#include "relu_mask.h"
 
 enum { MOST_PARTS = 16 };
 
@@ -47,6 +49,7 @@ static bp_status grad_input_infer(bp_call *call)
 {
     bp_conv_shape s;
     BP_TRY(grad_input_geometry(call, &s));
+    if (call->n_in > 2 && call->in[2]) BP_TRY(bp_need_shape4(call, 2, s.n, s.h, s.w, s.c));
     bp_out4(call, 0, call->in[0]->m.dtype, s.n, s.h, s.w, s.c);
     return BP_OK;
 }
@@ -67,10 +70,11 @@ typedef struct job {
     const char *x, *w, *dy, *bias; /* those that the direction needs */
     char *out;
     bp_act act;
-    int64_t rows, all_rows; /* per chunk; of all */
-    int64_t size;           /* bytes of an element */
+    int64_t rows, all_rows;   /* per chunk; of all */
+    int64_t size;             /* bytes of an element */
+    const bp_relu_mask *mask; /* undone on dx, or NULL */
     char *scratch;
-    size_t scratch_bytes;
+    size_t scratch_bytes, masked_bytes; /* per worker: all, and rows of dx that are to be masked, at its beginning */
 } job;
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -83,19 +87,25 @@ static double work_of(const bp_conv_shape *s, int64_t n)
     return (double)n * (sums > pixels ? sums : pixels) + 1;
 }
 
-static bp_status new_job(bp_call *call, const bp_conv_shape *s, size_t extra, job *j)
+static bp_status new_job(bp_call *call, const bp_conv_shape *s, size_t masked, size_t extra, job *j)
 {
     const bp_dtype dtype = call->out[0]->m.dtype;
     *j = (job){ .kernels = bp_kernels_of(call->ctx, dtype), .s = *s, .size = (int64_t)bp_dtype_size(dtype), .out = bp_data(call->out[0]) };
-    j->scratch_bytes = bp__lines(j->kernels->depthwise_scratch(s));
+    j->masked_bytes = bp__lines(masked);
+    j->scratch_bytes = j->masked_bytes + bp__lines(j->kernels->depthwise_scratch(s));
     j->scratch = (char *)bp__scratch(call->ctx, j->scratch_bytes * (size_t)bp_threads(call->ctx) + extra + 64);
     return j->scratch ? BP_OK : BP_ENOMEM;
+}
+
+static int64_t rows_each(const bp_conv_shape *s, int64_t per_image)
+{
+    return (int64_t)((double)per_image * BP_WORK_GRAIN / work_of(s, 1)) + 1;
 }
 
 static void cut_rows(job *j, int64_t per_image)
 {
     j->all_rows = j->s.n * per_image;
-    j->rows = (int64_t)((double)per_image * BP_WORK_GRAIN / work_of(&j->s, 1)) + 1;
+    j->rows = rows_each(&j->s, per_image);
 }
 
 static void forward_chunk(void *arg, int64_t chunk, int worker)
@@ -111,7 +121,7 @@ static bp_status forward_run(bp_call *call)
     job j;
     BP_TRY(forward_geometry(call, &s));
     if (bp_count(call->out[0]) == 0) return BP_OK;
-    BP_TRY(new_job(call, &s, 0, &j));
+    BP_TRY(new_job(call, &s, 0, 0, &j));
     j.x = bp_data(call->in[0]);
     j.w = bp_data(call->in[1]);
     j.bias = call->in[2] ? bp_data(call->in[2]) : NULL;
@@ -124,8 +134,11 @@ static bp_status forward_run(bp_call *call)
 static void grad_input_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
-    j->kernels->depthwise_grad_input(&j->s, j->dy, j->w, j->out, chunk * j->rows, smaller((chunk + 1) * j->rows, j->all_rows),
-                                     j->scratch + (size_t)worker * j->scratch_bytes);
+    const int64_t first = chunk * j->rows, last = smaller(first + j->rows, j->all_rows), row = j->s.w * j->s.c;
+    char *const scratch = j->scratch + (size_t)worker * j->scratch_bytes;
+    char *const to = j->mask ? scratch : j->out + first * row * j->size;
+    j->kernels->depthwise_grad_input(&j->s, j->dy, j->w, to, first, last, scratch + j->masked_bytes);
+    if (j->mask) bp__undo_relu(j->mask, to, first * row, (last - first) * row, j->out);
 }
 
 static bp_status grad_input_run(bp_call *call)
@@ -134,12 +147,26 @@ static bp_status grad_input_run(bp_call *call)
     job j;
     BP_TRY(grad_input_geometry(call, &s));
     if (bp_count(call->out[0]) == 0) return BP_OK;
-    BP_TRY(new_job(call, &s, 0, &j));
+    const bool masked = call->n_in > 2 && call->in[2];
+    const int64_t rows = smaller(rows_each(&s, s.h), s.n * s.h);
+    BP_TRY(new_job(call, &s, masked ? (size_t)(rows * s.w * s.c) * bp_dtype_size(call->out[0]->m.dtype) : 0, 0, &j));
     j.dy = bp_data(call->in[0]);
     j.w = bp_data(call->in[1]);
+    bp_relu_mask mask;
+    if (masked) {
+        mask = bp__relu_mask(call, call->in[2], call->args[BP_CONV_MORE].as.f);
+        j.mask = &mask;
+    }
     cut_rows(&j, s.h);
     bp_parallel(call->ctx, bp_chunks(j.all_rows, j.rows), grad_input_chunk, &j);
     return BP_OK;
+}
+
+bool bp__depthwise_mask_pays(bp_call *call)
+{
+    bp_conv_shape s;
+    if (grad_input_geometry(call, &s) != BP_OK || call->in[0]->m.dtype != BP_F32) return false;
+    return (double)(s.n * s.h) * (double)(s.w * s.c) >= 4.0 * BP_MEMORY_GRAIN;
 }
 
 /* A sum over all pixels of all images, taken in parts of some rows. */
@@ -159,7 +186,7 @@ static bp_status grad_weight_run(bp_call *call)
     const int64_t n = bp_count(call->out[0]), bytes = n * (int64_t)bp_dtype_size(call->out[0]->m.dtype), all = s.n * s.oh;
     const int64_t most = smaller(MOST_PARTS, (int64_t)(work_of(&s, s.n) / BP_WORK_GRAIN) + 1), rows = (all + most - 1) / most;
     const int64_t parts = all > 0 ? bp_chunks(all, rows) : 1; /* no rows: the sum of nothing */
-    BP_TRY(new_job(call, &s, parts > 1 ? (size_t)(parts * bytes) : 0, &j));
+    BP_TRY(new_job(call, &s, 0, parts > 1 ? (size_t)(parts * bytes) : 0, &j));
     j.x = bp_data(call->in[0]);
     j.dy = bp_data(call->in[1]);
     j.rows = rows;
@@ -229,15 +256,21 @@ const bp_op bp__op_depthwise_conv2d_grad_input = {
         (const bp_input[]){
             { "dy", 0, "[n][oh][ow][channels * multiplier] gradient of the result" },
             { "w", 0, "[kh][kw][channels][multiplier] weights" },
+            BP_RELU_MASK_INPUT("[n][h][w][channels]"),
             { 0 },
         },
     .options =
-        (const bp_option[]){ BP_CONV_OPTIONS(BP_SIZE_OPTION("height and width of the images, which dy does not tell")), { 0 } },
+        (const bp_option[]){
+            BP_CONV_OPTIONS(BP_SIZE_OPTION("height and width of the images, which dy does not tell")),
+            BP_RELU_MASK_OPTION,
+            { 0 },
+        },
     .n_out = 1,
     .outputs = "dx: [n][h][w][channels]",
-    .flags = BP_OP_INTERNAL,
+    .flags = BP_OP_INTERNAL | BP_OP_KINKED,
     .promote = BP_PROMOTE_FLOAT,
-    .needs_in = 3,
+    .needs_in = 7,
+    .over = { 1 << 2 },
     .infer = grad_input_infer,
     .run = grad_input_run,
     .gradient = grad_input_gradient,
@@ -247,6 +280,8 @@ const bp_op bp__op_depthwise_conv2d_grad_input = {
             { "1x1x1x1 1x1x1x1", "size=1,1", 0, 0, 0 },
             { "2x4x2x4' 3x3x2x2", "size=7,6 stride=2,3 padding=same", 0, 0, 0 },
             { "1x3x1x2 3x3x2x1", "size=9,8 dilation=2,3 stride=2", 0, 0, 0 },
+            { "2x3x4x3 3x3x3x1 2x5x6x3", "size=5,6", 0, 0, 0 },
+            { "2x4x2x4' 3x3x2x2 2x7x6x2'", "size=7,6 stride=2,3 padding=same p=0.25", 0, 0, 0 },
             { 0 },
         },
 };

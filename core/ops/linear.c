@@ -35,6 +35,7 @@ static bp_status linear_run(bp_call *call)
     bp_product p;
     p.dtype = y->m.dtype;
     p.ndim = 0;
+    p.mask = NULL;
     p.one = (bp_gemm){ .m = rows_of(x),
                        .n = out,
                        .k = in,

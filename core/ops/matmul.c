@@ -1,6 +1,8 @@
 /* matmul.c - the matrix product, with NumPy's rules for vectors and batches. */
+#include "fusing.h"
 #include "op.h"
 #include "product.h"
+#include "relu_mask.h"
 
 #include <string.h>
 
@@ -85,31 +87,56 @@ static void fold_batch(look *l)
     }
 }
 
-static bp_status matmul_run(bp_call *call)
+static bp_status product_of(bp_call *call, bp_product *p)
 {
     look l;
     BP_TRY(look_at(call, &l));
     fold_batch(&l);
-    bp_product p; /* of the batch only what there is is filled in */
-    p.dtype = call->out[0]->m.dtype;
-    p.one = (bp_gemm){ .m = l.m,
-                       .n = l.n,
-                       .k = l.k,
-                       .a = bp_data(call->in[0]),
-                       .a_row = l.a_row,
-                       .a_col = l.a_col,
-                       .b = bp_data(call->in[1]),
-                       .b_row = l.b_row,
-                       .b_col = l.b_col,
-                       .c = bp_data(call->out[0]),
-                       .c_row = l.n };
-    p.ndim = l.batch_ndim;
-    for (int d = 0; d < p.ndim; d++) {
-        p.shape[d] = l.batch[d];
-        p.a_stride[d] = l.a_stride[d];
-        p.b_stride[d] = l.b_stride[d];
+    p->dtype = call->in[0]->m.dtype; /* of the batch only what there is is filled in */
+    p->one = (bp_gemm){
+        .m = l.m, .n = l.n, .k = l.k, .a_row = l.a_row, .a_col = l.a_col, .b_row = l.b_row, .b_col = l.b_col, .c_row = l.n
+    };
+    p->mask = NULL;
+    p->ndim = l.batch_ndim;
+    for (int d = 0; d < p->ndim; d++) {
+        p->shape[d] = l.batch[d];
+        p->a_stride[d] = l.a_stride[d];
+        p->b_stride[d] = l.b_stride[d];
     }
+    return BP_OK;
+}
+
+static bp_status multiply(bp_call *call, const bp_relu_mask *mask)
+{
+    bp_product p;
+    BP_TRY(product_of(call, &p));
+    p.one.a = bp_data(call->in[0]);
+    p.one.b = bp_data(call->in[1]);
+    p.one.c = bp_data(call->out[0]);
+    p.mask = mask;
     return bp__product(call->ctx, &p);
+}
+
+static bp_status matmul_run(bp_call *call) { return multiply(call, NULL); }
+
+/* ---- with a relu undone ---- */
+
+static bp_status masked_infer(bp_call *call)
+{
+    BP_TRY(matmul_infer(call));
+    return bp_need_shape(call, 2, call->meta[0].ndim, call->meta[0].shape);
+}
+
+static bp_status masked_run(bp_call *call)
+{
+    const bp_relu_mask mask = bp__relu_mask(call, call->in[2], call->args[0].as.f);
+    return multiply(call, &mask);
+}
+
+bool bp__matmul_mask_pays(bp_call *call)
+{
+    bp_product p;
+    return product_of(call, &p) == BP_OK && bp__product_mask_pays(&p);
 }
 
 /* ---- gradient: dA = dY * B^T, dB = A^T * dY, summed over what was broadcast ---- */
@@ -214,6 +241,36 @@ const bp_op bp__op_matmul = {
             { "4 2x4x3", "", 0, 0, 0 },
             { "3x0 0x2", "", 0, 0, 0 },
             { "0x3 3x2", "", 0, 0, 0 },
+            { 0 },
+        },
+};
+
+const bp_op bp__op_matmul_relu_grad = {
+    .name = "matmul_relu_grad",
+    .group = "linear algebra",
+    .summary = "a product through which relu is undone: what a plan makes of matmul and relu_grad",
+    .detail = "u = relu_grad(matmul(a, b), y), with p relu_dropout_grad(matmul(a, b), y), to the bits of the two.",
+    .inputs =
+        (const bp_input[]){
+            { "a", 0, "[..][m][k], or [k]" },
+            { "b", 0, "[..][k][n], or [k]" },
+            { "y", 0, "[..][m][n] result of relu, or of dropout after it" },
+            { 0 },
+        },
+    .options = (const bp_option[]){ BP_RELU_MASK_OPTION, { 0 } },
+    .n_out = 1,
+    .outputs = "u: [..][m][n]",
+    .flags = BP_OP_NO_GRADIENT | BP_OP_INTERNAL,
+    .promote = BP_PROMOTE_FLOAT,
+    .over = { 1 << 2 },
+    .infer = masked_infer,
+    .run = masked_run,
+    .cases =
+        (const bp_case[]){
+            { "3x4 4x2 3x2", "", 0, 0, 0 },
+            { "2x3x4 4x2 2x3x2", "p=0.25", 0, 0, 0 },
+            { "2x3x4 2x4x2 2x3x2", "", 0, 0, 0 },
+            { "0x4 4x2 0x2", "", 0, 0, 0 },
             { 0 },
         },
 };

@@ -2,34 +2,25 @@
  *
  * Max pooling stores the tap that won (one byte per result), so its gradient needs no values. Scattering to the winners and picking at the
  * winners are each other's gradient. Average pooling is linear; its gradient and itself likewise. */
+#include "pool2d.h"
 #include "../base/pool.h"
 #include "product.h"
-#include "window.h"
 
 #include <string.h>
 
 /* Options by place; the gradients have the size of the image after them. */
 enum { SIZE, STRIDE, PADDING, IMAGE };
 
-#define SIZE_OPTION                                                                                                                   \
-    {                                                                                                                                 \
-        .name = "size", .kind = BP_OPT_INTS, .def = 2, .min = 1, .max = 65536, .length = 2, .help = "size of a window: rows, columns" \
-    }
-#define STRIDE_OPTION                                                                                                                  \
-    {                                                                                                                                  \
-        .name = "stride", .kind = BP_OPT_INTS, .def = 0, .min = 0, .max = 65536, .length = 2,                                          \
-        .help = "step from one window to the next: rows, columns; 0: the size of the window, so that windows touch and do not overlap" \
-    }
 #define IMAGE_OPTION                                                                               \
     {                                                                                              \
         .name = "image", .kind = BP_OPT_INTS, .min = 0, .max = 1e9, .length = 2, .required = true, \
         .help = "height and width of the pooled images"                                            \
     }
 
-static bp_status geometry(bp_call *call, const int64_t x[4], bp_pool_shape *s)
+bp_status bp__pool_geometry(bp_call *call, const bp_arg options[3], const int64_t x[4], bp_pool_shape *s)
 {
-    const int64_t *size = call->args[SIZE].as.list, *stride = call->args[STRIDE].as.list;
-    const bp_padding padding = (bp_padding)call->args[PADDING].as.i;
+    const int64_t *size = options[SIZE].as.list, *stride = options[STRIDE].as.list;
+    const bp_padding padding = (bp_padding)options[PADDING].as.i;
     char text[200];
     *s = (bp_pool_shape){ .n = x[0],
                           .h = x[1],
@@ -49,7 +40,7 @@ static bp_status geometry(bp_call *call, const int64_t x[4], bp_pool_shape *s)
 }
 
 /* The byte that names the winner has room for 256 taps. */
-static bp_status check_taps(bp_call *call, const bp_pool_shape *s)
+bp_status bp__pool_check_taps(bp_call *call, const bp_pool_shape *s)
 {
     if (s->kh * s->kw <= 256) return BP_OK;
     return bp_op_fail(call, BP_EINVAL,
@@ -60,7 +51,7 @@ static bp_status check_taps(bp_call *call, const bp_pool_shape *s)
 static bp_status pooled_geometry(bp_call *call, bp_pool_shape *s)
 {
     BP_TRY(bp_need_ndim(call, 0, 4, "[n][h][w][channels]"));
-    return geometry(call, call->in[0]->m.shape, s);
+    return bp__pool_geometry(call, call->args, call->in[0]->m.shape, s);
 }
 
 /* For the gradients: in[i] has the shape of the result, the image's size is an option. */
@@ -69,7 +60,7 @@ static bp_status unpooled_geometry(bp_call *call, int i, bp_pool_shape *s)
     BP_TRY(bp_need_ndim(call, i, 4, "[n][oh][ow][channels]"));
     const int64_t *dy = call->in[i]->m.shape, *image = call->args[IMAGE].as.list;
     const int64_t x[4] = { dy[0], image[0], image[1], dy[3] };
-    BP_TRY(geometry(call, x, s));
+    BP_TRY(bp__pool_geometry(call, call->args, x, s));
     return bp_need_shape4(call, i, s->n, s->oh, s->ow, s->c);
 }
 
@@ -155,7 +146,7 @@ static bp_status pool_infer(bp_call *call)
     const int64_t shape[] = { s.n, s.oh, s.ow, s.c };
     bp_out(call, 0, call->in[0]->m.dtype, 4, shape);
     if (call->n_out > 1) {
-        BP_TRY(check_taps(call, &s));
+        BP_TRY(bp__pool_check_taps(call, &s));
         bp_out(call, 1, BP_U8, 4, shape);
     }
     return BP_OK;
@@ -254,7 +245,7 @@ static bp_status max_grad_infer(bp_call *call)
 {
     bp_pool_shape s;
     BP_TRY(unpooled_geometry(call, 0, &s));
-    BP_TRY(check_taps(call, &s));
+    BP_TRY(bp__pool_check_taps(call, &s));
     BP_TRY(check_argmax(call, &s));
     bp_out4(call, 0, call->in[0]->m.dtype, s.n, s.h, s.w, s.c);
     return BP_OK;
@@ -273,7 +264,7 @@ static bp_status take_infer(bp_call *call)
 {
     bp_pool_shape s;
     BP_TRY(unpooled_geometry(call, 1, &s));
-    BP_TRY(check_taps(call, &s));
+    BP_TRY(bp__pool_check_taps(call, &s));
     BP_TRY(check_argmax(call, &s));
     BP_TRY(bp_need_shape4(call, 0, s.n, s.h, s.w, s.c));
     bp_out(call, 0, call->in[0]->m.dtype, 4, call->in[1]->m.shape);
@@ -340,8 +331,8 @@ static void avg_grad_gradient(bp_grad *g) { bp_grad_set(g, 0, bp_g(g, &bp__op_av
 /* ---- rows ---- */
 
 static const bp_input image_input[] = { { "x", 0, "[n][h][w][c] images, channels last" }, { 0 } };
-static const bp_option pool_options[] = { SIZE_OPTION, STRIDE_OPTION, BP_PADDING_OPTION, { 0 } };
-static const bp_option unpool_options[] = { SIZE_OPTION, STRIDE_OPTION, BP_PADDING_OPTION, IMAGE_OPTION, { 0 } };
+static const bp_option pool_options[] = { BP_POOL_SIZE_OPTION(""), BP_POOL_STRIDE_OPTION(""), BP_PADDING_OPTION, { 0 } };
+static const bp_option unpool_options[] = { BP_POOL_SIZE_OPTION(""), BP_POOL_STRIDE_OPTION(""), BP_PADDING_OPTION, IMAGE_OPTION, { 0 } };
 
 const bp_op bp__op_max_pool2d = {
     .name = "max_pool2d",

@@ -13,9 +13,10 @@ enum {
     COLUMN_STEP = 64,
     FEWEST_ROWS = 96, /* each tile packs its own panels of B, which that many rows repay */
     SHORTEST_PART = 512,
-    FEW_ROWS = 6,         /* that wait for memory more than they compute */
-    WIDEST_OF_FEW = 2048, /* several rows meet B in panels, pieces of its rows again: long rows gain nothing */
-    LONG_PIECE = 4096,    /* of a row of B: such pieces are read as fast as whole rows, and more of them keep threads busy to the end */
+    FEW_ROWS = 6,           /* that wait for memory more than they compute */
+    WIDEST_OF_FEW = 2048,   /* several rows meet B in panels, pieces of its rows again: long rows gain nothing */
+    MASKED_BYTES = 1 << 17, /* of C: rows that stay in a cache until they are masked */
+    LONG_PIECE = 4096,      /* of a row of B: such pieces are read as fast as whole rows, and more of them keep threads busy to the end */
 };
 
 typedef struct job {
@@ -27,8 +28,9 @@ typedef struct job {
     int64_t depth, parts; /* k of a part */
     int64_t size;         /* bytes of an element */
     char *partial;        /* [parts][m][n], with parts > 1 */
+    int64_t masked_rows;  /* of a tile at a time */
     char *scratch;
-    size_t scratch_bytes; /* per worker */
+    size_t scratch_bytes, masked_bytes; /* per worker: all, and the masked rows at its beginning */
 } job;
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -106,6 +108,24 @@ static bp_gemm cut_out(const job *j, int64_t at, int64_t row, int64_t column, in
     return g;
 }
 
+/* The tile goes to scratch, some rows at a time, and from there through the mask to where it belongs. */
+static void run_masked(const job *j, bp_gemm g, char *scratch)
+{
+    const bp_relu_mask *mask = j->product->mask;
+    char *const out = (char *)j->product->one.c;
+    const int64_t at = ((const char *)g.c - out) / j->size, rows = g.m, row = g.c_row;
+    g.c = scratch;
+    g.c_row = g.n;
+    for (int64_t i = 0; i < rows; i += g.m, g.a = (const char *)g.a + g.m * g.a_row * j->size) {
+        g.m = smaller(j->masked_rows, rows - i);
+        j->kernels->gemm(&g, scratch + j->masked_bytes);
+        if (g.n == row)
+            bp__undo_relu(mask, scratch, at + i * row, g.m * row, out);
+        else
+            for (int64_t r = 0; r < g.m; r++) bp__undo_relu(mask, scratch + r * g.n * j->size, at + (i + r) * row, g.n, out);
+    }
+}
+
 static void run_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
@@ -116,7 +136,10 @@ static void run_chunk(void *arg, int64_t chunk, int worker)
     int64_t row = rest % j->row_tiles, first = rest / j->row_tiles * j->group;
     for (int64_t at = first; at < smaller(first + j->group, j->batch); at++) {
         bp_gemm g = cut_out(j, at, row, column, part);
-        j->kernels->gemm(&g, scratch);
+        if (j->masked_rows)
+            run_masked(j, g, scratch);
+        else
+            j->kernels->gemm(&g, scratch);
     }
 }
 
@@ -202,10 +225,25 @@ static bp_status few_rows(bp_ctx *ctx, const bp_product *product)
     return BP_OK;
 }
 
+/* The sum of the parts, masked. */
+static void masked_chunk(void *arg, int64_t chunk, int worker)
+{
+    (void)worker;
+    const job *j = (const job *)arg;
+    const int64_t first = chunk * BP_MEMORY_GRAIN, n = j->product->one.m * j->product->one.n;
+    bp__undo_relu(j->product->mask, j->partial + first * j->size, first, smaller(BP_MEMORY_GRAIN, n - first), j->product->one.c);
+}
+
+bool bp__product_mask_pays(const bp_product *product)
+{
+    const bp_gemm *g = &product->one;
+    return product->dtype == BP_F32 && g->m > FEW_ROWS && (double)g->m * (double)g->n * sizeof(float) > 4.0 * MASKED_BYTES;
+}
+
 bp_status bp__product(bp_ctx *ctx, const bp_product *product)
 {
     const bp_gemm *g = &product->one;
-    if (product->ndim == 0 && work_of(g->m, g->n, g->k) <= 2.0 * BP_WORK_GRAIN) { /* one tile, as cut_tiles would say */
+    if (!product->mask && product->ndim == 0 && work_of(g->m, g->n, g->k) <= 2.0 * BP_WORK_GRAIN) { /* one tile, as cut_tiles would say */
         if (g->m == 0 || g->n == 0) return BP_OK;
         const bp_kernels *kernels = bp_kernels_of(ctx, product->dtype);
         const size_t bytes = kernels->gemm_scratch(g);
@@ -214,7 +252,7 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
         kernels->gemm(g, scratch);
         return BP_OK;
     }
-    if (is_few_rows(product)) return few_rows(ctx, product);
+    if (!product->mask && is_few_rows(product)) return few_rows(ctx, product);
     job j = {
         .kernels = bp_kernels_of(ctx, product->dtype), .product = product, .batch = 1, .size = (int64_t)bp_dtype_size(product->dtype)
     };
@@ -227,14 +265,20 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
     j.group = tile >= BP_WORK_GRAIN ? 1 : smaller(j.batch, (int64_t)(BP_WORK_GRAIN / tile));
 
     bp_gemm first = cut_out(&j, 0, 0, 0, 0); /* no other tile is larger */
-    j.scratch_bytes = bp__lines(j.kernels->gemm_scratch(&first));
+    if (product->mask && j.parts == 1) {
+        first.m = j.masked_rows = smaller(first.m, greater(MASKED_BYTES / (first.n * j.size) / ROW_STEP * ROW_STEP, FEWEST_ROWS));
+        j.masked_bytes = bp__lines((size_t)(first.m * first.n * j.size));
+    }
+    j.scratch_bytes = j.masked_bytes + bp__lines(j.kernels->gemm_scratch(&first));
     size_t partial = j.parts > 1 ? (size_t)(j.parts * g->m * g->n * j.size) : 0;
     j.scratch = (char *)bp__scratch(ctx, j.scratch_bytes * (size_t)bp_threads(ctx) + partial + 64);
     if (!j.scratch) return BP_ENOMEM;
     j.partial = j.scratch + j.scratch_bytes * (size_t)bp_threads(ctx);
 
     bp_parallel(ctx, divide_up(j.batch, j.group) * j.row_tiles * j.column_tiles * j.parts, run_chunk, &j);
-    if (j.parts > 1) bp__sum_parts(ctx, product->dtype, j.parts, g->m * g->n, j.partial, g->c);
+    if (j.parts == 1) return BP_OK;
+    bp__sum_parts(ctx, product->dtype, j.parts, g->m * g->n, j.partial, product->mask ? j.partial : g->c);
+    if (product->mask) bp_parallel(ctx, bp_chunks(g->m * g->n, BP_MEMORY_GRAIN), masked_chunk, &j);
     return BP_OK;
 }
 

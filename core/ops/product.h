@@ -8,6 +8,7 @@
 
 #include "../kernels/kernels.h"
 #include "../tensor/tensor.h"
+#include "relu_mask.h"
 
 /* Multiply-adds worth handing to a thread: about 20 us of one core. */
 #define BP_WORK_GRAIN (1 << 20)
@@ -22,10 +23,14 @@ typedef struct bp_product {
     int ndim; /* of the batch; 0: a single product */
     int64_t shape[BP_MAX_DIMS];
     int64_t a_stride[BP_MAX_DIMS], b_stride[BP_MAX_DIMS];
+    const bp_relu_mask *mask; /* undone on C, whose rows then have no gaps; NULL: none */
 } bp_product;
 
 /* Fails only for want of scratch. Uses bp__scratch. */
 bp_status bp__product(bp_ctx *ctx, const bp_product *product);
+
+/* Whether the mask is likely done faster on the way than afterwards: C is larger than what a cache keeps. */
+bool bp__product_mask_pays(const bp_product *product);
 
 /* dst[i] = parts[0][i] + parts[1][i] + ..., in that order; count >= 1, n elements each. */
 void bp__sum_parts(bp_ctx *ctx, bp_dtype dtype, int64_t count, int64_t n, const void *parts, void *dst);

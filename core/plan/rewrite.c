@@ -14,7 +14,7 @@
  * Dropout after a relu is undone from its result, which is zero wherever either of them made it so:
  *     t = dropout(dy, used);  u = relu_grad(t, y)     becomes     u = relu_dropout_grad(dy, z)     where (z, used) = dropout(y).
  *
- * Batch normalisation takes in what follows it: rewrite_norm.c. */
+ * Batch normalisation takes in what follows it: rewrite_norm.c; convolutions do: rewrite_conv.c. */
 #include "rewrite.h"
 
 #include "../base/memory.h"
@@ -29,6 +29,55 @@ bool bp_plan_touches(const bp_spot *a, const bp_spot *b)
     int64_t sa = (int64_t)bp_dtype_size(a->meta.dtype), sb = (int64_t)bp_dtype_size(b->meta.dtype);
     return a->meta.offset * sa < (b->meta.offset + count(&b->meta)) * sb && b->meta.offset * sb < (a->meta.offset + count(&a->meta)) * sa;
 }
+
+/* ---- moving a step down, and giving it more operands ---- */
+
+static bool writes_spot(const bp_step *s, int i)
+{
+    if (i >= s->n_in) return true;
+    const bp_input *d = s->op->inputs;
+    for (int k = 0; k < i && !(d->flags & BP_IN_VARIADIC); k++) d++;
+    return d->flags & (BP_IN_MUTATED | BP_IN_STREAM);
+}
+
+bool bp__stays(bp_plan *p, const bp_step *from, const bp_step *to, int64_t place)
+{
+    if (place < 0) return true;
+    for (const bp_step *s = from + 1; s < to; s++)
+        for (int i = 0; runs(s) && i < s->n_in + s->n_out; i++)
+            if (spots_of(p, s)[i].place == place && writes_spot(s, i)) return false;
+    return true;
+}
+
+bool bp__can_wait(bp_plan *p, const bp_step *early, const bp_step *late)
+{
+    const bp_spot *own = spots_of(p, early);
+    for (int k = 0; k < early->n_in + early->n_out; k++) {
+        if (own[k].place < 0) continue;
+        if (!bp__stays(p, early, late, own[k].place)) return false;
+        if (!writes_spot(early, k)) continue;
+        for (const bp_step *s = early + 1; s < late; s++)
+            for (int i = 0; runs(s) && i < s->n_in + s->n_out; i++)
+                if (spots_of(p, s)[i].place == own[k].place) return false;
+    }
+    return true;
+}
+
+bp_status bp__widen(bp_plan *p, bp_step *s, int n_in, int n_out)
+{
+    BP_TRY(bp_mem_grow(p->ctx, &p->spots, sizeof *p->spots, &p->cap_spots, p->n_spots + n_in + n_out));
+    const bp_spot *from = spots_of(p, s), none = { .place = -1 };
+    bp_spot *to = &p->spots[p->n_spots];
+    for (int i = 0; i < n_in; i++) to[i] = i < s->n_in ? from[i] : none;
+    for (int i = 0; i < n_out; i++) to[n_in + i] = i < s->n_out ? from[s->n_in + i] : none;
+    s->spot = p->n_spots;
+    s->n_in = n_in;
+    s->n_out = n_out;
+    p->n_spots += n_in + n_out;
+    return BP_OK;
+}
+
+/* ---- results that are copied to where they belong ---- */
 
 static bool safe_between(bp_plan *p, const bp_step *from, const bp_step *to, const bp_spot *target)
 {
@@ -207,6 +256,8 @@ bp_status bp_plan_rewrite(bp_plan *p)
     count_uses(p, uses); /* a moved mask reads other places than before */
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].op == &bp__op_relu_grad && !p->steps[k].dropped) undo_dropout_by_result(p, &p->steps[k], uses, writes);
+    count_uses(p, uses); /* what only a gradient read is free now */
+    if (status == BP_OK) status = bp__rewrite_convolutions(p, uses, writes);
     for (int64_t k = 0; k < p->n_steps; k++)
         if (p->steps[k].op == &bp__op_copy) compute_in_place_of_copy(p, &p->steps[k], uses);
     bp_mem_free(p->ctx, uses, bytes);

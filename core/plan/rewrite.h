@@ -49,10 +49,21 @@ static inline bool settled(const bp_plan *p, int64_t place, const int64_t *write
     return place >= 0 && p->places[place].kind == BP_PLACE_TEMP && writes[place] == 1;
 }
 
+/* The step runs: it is neither a look at something nor superfluous. */
+static inline bool runs(const bp_step *s) { return !(s->op->flags & BP_OP_VIEW) && !s->dropped; }
+
 /* rewrite.c: whether two looks may have elements in common. */
 bool bp_plan_touches(const bp_spot *a, const bp_spot *b);
+/* Nothing between the two steps writes there. */
+bool bp__stays(bp_plan *p, const bp_step *from, const bp_step *to, int64_t place);
+/* Nothing between the two steps touches what `early` writes, or writes what it reads: it may as well run in the place of `late`. */
+bool bp__can_wait(bp_plan *p, const bp_step *early, const bp_step *late);
+/* Room for n_in inputs and n_out results; what is new is left out. */
+bp_status bp__widen(bp_plan *p, bp_step *s, int n_in, int n_out);
 
 /* rewrite_norm.c: batch normalisation with what follows it. `uses` is to be counted again afterwards. */
 bp_status bp__rewrite_norms(bp_plan *plan, const int64_t *uses, const int64_t *writes);
+/* rewrite_conv.c: convolutions with what follows them, likewise. */
+bp_status bp__rewrite_convolutions(bp_plan *plan, const int64_t *uses, const int64_t *writes);
 
 #endif

@@ -7,63 +7,12 @@
  * Back, without an addend the mask of relu is found again from x, and with one dz is written on the way, since the addend takes it too:
  *     dz = relu_grad(dy, y);  dx.. = batch_norm_grad(dz, x)                becomes     dx.. = batch_norm_grad(dy, x, relu)
  *     dy = u + v;  dz = relu_grad(dy, y);  dx.. = batch_norm_grad(dz, x)   becomes     dx.., dz = batch_norm_fused_grad(u, v, y, x) */
-#include "../base/memory.h"
 #include "../ops/batch_norm.h"
 #include "rewrite.h"
 
 #include <string.h>
 
 enum { FUSED_IN = ADDEND + 1, GRAD_IN = G_SHIFT + 1, FUSED_GRAD_IN = G_Y + 1, RELU_Y = 1 };
-
-static bool writes_spot(const bp_step *s, int i)
-{
-    if (i >= s->n_in) return true;
-    const bp_input *d = s->op->inputs;
-    for (int k = 0; k < i && !(d->flags & BP_IN_VARIADIC); k++) d++;
-    return d->flags & (BP_IN_MUTATED | BP_IN_STREAM);
-}
-
-static bool runs(const bp_step *s) { return !(s->op->flags & BP_OP_VIEW) && !s->dropped; }
-
-/* Nothing between the two steps writes there. */
-static bool stays(bp_plan *p, const bp_step *from, const bp_step *to, int64_t place)
-{
-    if (place < 0) return true;
-    for (const bp_step *s = from + 1; s < to; s++)
-        for (int i = 0; runs(s) && i < s->n_in + s->n_out; i++)
-            if (spots_of(p, s)[i].place == place && writes_spot(s, i)) return false;
-    return true;
-}
-
-/* Nothing between the two steps touches what `early` writes, or writes what it reads: it may as well run in the place of `late`. */
-static bool can_wait(bp_plan *p, const bp_step *early, const bp_step *late)
-{
-    const bp_spot *own = spots_of(p, early);
-    for (int k = 0; k < early->n_in + early->n_out; k++) {
-        if (own[k].place < 0) continue;
-        if (!stays(p, early, late, own[k].place)) return false;
-        if (!writes_spot(early, k)) continue;
-        for (const bp_step *s = early + 1; s < late; s++)
-            for (int i = 0; runs(s) && i < s->n_in + s->n_out; i++)
-                if (spots_of(p, s)[i].place == own[k].place) return false;
-    }
-    return true;
-}
-
-/* Room for n_in inputs and n_out results; what is new is left out. */
-static bp_status widen(bp_plan *p, bp_step *s, int n_in, int n_out)
-{
-    BP_TRY(bp_mem_grow(p->ctx, &p->spots, sizeof *p->spots, &p->cap_spots, p->n_spots + n_in + n_out));
-    const bp_spot *from = spots_of(p, s), none = { .place = -1 };
-    bp_spot *to = &p->spots[p->n_spots];
-    for (int i = 0; i < n_in; i++) to[i] = i < s->n_in ? from[i] : none;
-    for (int i = 0; i < n_out; i++) to[n_in + i] = i < s->n_out ? from[s->n_in + i] : none;
-    s->spot = p->n_spots;
-    s->n_in = n_in;
-    s->n_out = n_out;
-    p->n_spots += n_in + n_out;
-    return BP_OK;
-}
 
 /* ---- forward ---- */
 
@@ -79,7 +28,7 @@ static bp_step *norm_before(bp_plan *p, const bp_step *late, int i, const int64_
     bp_step *norm = sole_maker(p, read->place, late, uses);
     if (!norm || norm->constant || !(is_norm(norm) || is_fused(norm)) || !same_look(read, &spots_of(p, norm)[norm->n_in])) return NULL;
     if (!contiguous(&made->meta) || !bp_shape_equal(made->meta.ndim, made->meta.shape, read->meta.ndim, read->meta.shape)) return NULL;
-    return can_wait(p, norm, late) ? norm : NULL;
+    return bp__can_wait(p, norm, late) ? norm : NULL;
 }
 
 /* Puts the normalisation where `late` is, with its result. */
@@ -87,7 +36,7 @@ static bp_status move_down(bp_plan *p, bp_step *norm, bp_step *late)
 {
     bp_step moved = *norm;
     if (is_norm(norm)) {
-        BP_TRY(widen(p, &moved, FUSED_IN, norm->n_out));
+        BP_TRY(bp__widen(p, &moved, FUSED_IN, norm->n_out));
         moved.op = norm->op == &bp__op_batch_norm ? &bp__op_batch_norm_fused : &bp__op_batch_norm_inference_fused;
         *activation_of(&moved) = bp_int(BP_ACT_NONE);
     }
@@ -142,14 +91,14 @@ static bp_step *forward_of(bp_plan *p, const bp_step *grad, const bp_step *mask,
     if (!same_look(&g[G_X], &n[X]) || !same_or_none(&g[G_SCALE], &n[SCALE])) return NULL;
     if (!settled(p, y->place, writes) || !same_look(y, &results[Y])) return NULL;
     for (int i = X; i <= SHIFT; i++)
-        if (!stays(p, norm, grad, n[i].place)) return NULL;
+        if (!bp__stays(p, norm, grad, n[i].place)) return NULL;
     return norm;
 }
 
 static bp_status mask_from_x(bp_plan *p, const bp_step *norm, bp_step *mask, bp_step *grad)
 {
-    if (!stays(p, mask, grad, spots_of(p, mask)[0].place)) return BP_OK;
-    BP_TRY(widen(p, grad, GRAD_IN, grad->n_out));
+    if (!bp__stays(p, mask, grad, spots_of(p, mask)[0].place)) return BP_OK;
+    BP_TRY(bp__widen(p, grad, GRAD_IN, grad->n_out));
     spots_of(p, grad)[G_DY] = spots_of(p, mask)[0];
     spots_of(p, grad)[G_SHIFT] = spots_of(p, norm)[SHIFT];
     grad->args[G_RELU] = bp_int(BP_ACT_RELU);
@@ -166,7 +115,7 @@ static bp_step *sum_before(bp_plan *p, const bp_step *mask, const int64_t *uses,
     if (!add || add->op != &bp__op_add || add->constant || !same_look(dy, &spots_of(p, add)[2])) return NULL;
     for (int i = 0; i < 2; i++) {
         const bp_spot *part = &spots_of(p, add)[i];
-        if (part->place < 0 || !contiguous(&part->meta) || !stays(p, add, mask, part->place)) return NULL;
+        if (part->place < 0 || !contiguous(&part->meta) || !bp__stays(p, add, mask, part->place)) return NULL;
         if (!bp_shape_equal(part->meta.ndim, part->meta.shape, dy->meta.ndim, dy->meta.shape)) return NULL;
     }
     return add;
@@ -177,7 +126,7 @@ static bp_status mask_on_the_way(bp_plan *p, bp_step *mask, bp_step *grad, const
     for (int i = 0; i < grad->n_out; i++)
         if (!settled(p, spots_of(p, grad)[grad->n_in + i].place, writes)) return BP_OK;
     bp_step *add = sum_before(p, mask, uses, writes), fused = *grad;
-    BP_TRY(widen(p, &fused, FUSED_GRAD_IN, grad->n_out + 1));
+    BP_TRY(bp__widen(p, &fused, FUSED_GRAD_IN, grad->n_out + 1));
     const bp_spot *sum = add ? spots_of(p, add) : NULL, *masked = spots_of(p, mask);
     bp_spot *in = spots_of(p, &fused);
     in[G_DY] = add ? sum[0] : masked[0];

@@ -1,0 +1,188 @@
+/* conv_pieces.c - cutting a convolution into pieces that stay in a cache, see conv_pieces.h. Shapes alone decide. */
+#include "conv_pieces.h"
+
+#include "../base/memory.h"
+#include "../base/pool.h"
+#include "product.h"
+
+enum {
+    PIECE_BYTES = 1 << 18, /* of the result: half of a second-level cache of 512 kB */
+    MOST_CHUNKS = 32,
+    FEW_IMAGES = 16,    /* as many are cut by rows where they can be */
+    FEWEST_PIXELS = 64, /* of a piece: each copies the weights into the order it wants */
+    FEWEST_TILES = 64,  /* fewer are cut by columns: convolution.c */
+    PIECE_TILES = 24,   /* so many at least share a reading of the transformed weights */
+    FEWEST_CHUNKS = 16, /* where nothing follows, the cut is finer */
+    TILE = 4,           /* rows of a tile of Winograd's algorithm: it must lie where it lies in the whole image */
+    WEIGHT_STEP = 16,
+};
+
+typedef struct job {
+    const bp_kernels *kernels;
+    const bp_convolution *c;
+    const bp_conv_reader *reader;
+    bool gradient, winograd;
+    bool grouped;                  /* more images in a chunk than its work asks for */
+    int64_t size;                  /* bytes of an element */
+    int64_t rows, width, features; /* of an image of the result */
+    int64_t images, each;          /* whole images: of a piece, of a chunk */
+    int64_t bands, windows;        /* pieces of one image, windows of each; bands 1: whole images */
+    char *u;                       /* transformed weights */
+    char *scratch;
+    size_t piece_bytes, scratch_bytes; /* scratch of a worker: a piece, and what the kernels want */
+} job;
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t step) { return divide_up(a, step) * step; }
+
+/* Rows of the result in which window w begins, and those from window w0 to the end of window w1 - 1. */
+static int64_t first_row(const job *j, int64_t w) { return greater(w * j->reader->stride - j->reader->before, 0); }
+static int64_t end_row(const job *j, int64_t w1)
+{
+    return greater(smaller((w1 - 1) * j->reader->stride - j->reader->before + j->reader->size, j->rows), 0);
+}
+
+/* So many windows that the next one begins with a tile. */
+static int64_t window_step(const job *j)
+{
+    int64_t step = 1;
+    while (j->winograd && step * j->reader->stride % TILE) step++;
+    return step;
+}
+
+static bool can_be_cut(const job *j) { return j->reader->before == 0 && j->reader->size <= j->reader->stride; }
+
+static int64_t bytes_of_rows(const job *j, int64_t rows) { return rows * j->width * j->features * j->size; }
+
+static int64_t tiles_of(const job *j) { return divide_up(j->rows, TILE) * divide_up(j->width, TILE); } /* of an image */
+
+static job cut(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d, const bp_conv_reader *r)
+{
+    const bp_conv_shape *s = &c->s;
+    job j = { .kernels = kernels, .c = c, .reader = r, .gradient = d == BP_CONV_GRAD_INPUT, .size = (int64_t)bp_dtype_size(c->dtype) };
+    j.winograd = bp__conv_by_winograd(kernels, c, d);
+    j.rows = j.gradient ? s->h : s->oh, j.width = j.gradient ? s->w : s->ow, j.features = j.gradient ? s->c : s->oc;
+    const int64_t image = greater(bytes_of_rows(&j, j.rows), 1), step = window_step(&j);
+    const double work = (double)s->oh * (double)s->ow * (double)s->oc * (double)(s->kh * s->kw * s->c) * (j.winograd ? 0.5 : 1) + 1;
+    j.each = greater(divide_up(s->n, MOST_CHUNKS), work < BP_WORK_GRAIN ? (int64_t)(BP_WORK_GRAIN / work) : 1);
+    const int64_t few = divide_up(PIECE_TILES, greater(tiles_of(&j), 1));
+    j.grouped = j.winograd && few > j.each;
+    if (j.grouped) j.each = few;
+    j.images = greater(smaller(PIECE_BYTES / image, j.each), 1);
+    j.bands = 1;
+    j.windows = r->windows;
+    if (!can_be_cut(&j) || (image <= PIECE_BYTES && s->n > FEW_IMAGES)) return j;
+    int64_t fit = PIECE_BYTES / greater(bytes_of_rows(&j, r->stride), 1);
+    if (s->n <= FEW_IMAGES) fit = smaller(fit, divide_up(r->windows * s->n, MOST_CHUNKS));
+    fit = greater(fit, divide_up(j.winograd ? PIECE_TILES * TILE * TILE : FEWEST_PIXELS, r->stride * j.width));
+    j.windows = smaller(round_up(greater(fit - step + 1, 1), step), r->windows);
+    j.bands = divide_up(r->windows, j.windows);
+    return j;
+}
+
+bool bp__conv_pieces_pay(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d, const bp_conv_reader *r)
+{
+    if (c->dtype != BP_F32 || bp__conv_is_product(&c->s) || r->windows < 1) return false;
+    const job j = cut(kernels, c, d, r);
+    const int64_t image = bytes_of_rows(&j, j.rows);
+    if (image * c->s.n <= 2 * PIECE_BYTES) return false;
+    if (j.winograd && c->s.n * tiles_of(&j) <= FEWEST_TILES) return false;
+    if (j.bands == 1) return image <= PIECE_BYTES && c->s.n > FEW_IMAGES && (!j.grouped || divide_up(c->s.n, j.each) >= FEWEST_CHUNKS);
+    return c->s.n * j.bands >= FEWEST_CHUNKS && bytes_of_rows(&j, j.windows * r->stride) <= 2 * PIECE_BYTES;
+}
+
+/* ---- one piece ---- */
+
+/* Rows r0..r1-1 of the result of each image are a smaller convolution; *skip: rows of the source before what it reads. */
+static bp_conv_shape rows_of(const job *j, int64_t images, int64_t r0, int64_t r1, int64_t *skip)
+{
+    bp_conv_shape s = j->c->s;
+    s.n = images;
+    *skip = 0;
+    if (r0 == 0 && r1 == j->rows) return s;
+    if (j->gradient) { /* of the rows of dy that have a tap there */
+        const int64_t least = r0 + s.ph - (s.kh - 1) * s.dh, last = (r1 - 1 + s.ph) / s.sh;
+        *skip = smaller(least > 0 ? divide_up(least, s.sh) : 0, s.oh);
+        s.h = r1 - r0;
+        s.oh = greater(smaller(last + 1, s.oh) - *skip, 0);
+        s.ph += r0 - *skip * s.sh;
+    } else { /* over the rows of x from their first tap on */
+        const int64_t first = r0 * s.sh - s.ph;
+        *skip = first > 0 ? smaller(first, s.h) : 0;
+        s.oh = r1 - r0;
+        s.h -= *skip;
+        s.ph = *skip - first;
+    }
+    return s;
+}
+
+static void run_piece(const job *j, int64_t first, int64_t images, int64_t w0, int64_t w1, int worker)
+{
+    const bp_convolution *c = j->c;
+    const bp_kernels *k = j->kernels;
+    const bool whole = j->bands == 1;
+    const int64_t r0 = whole ? 0 : first_row(j, w0), r1 = whole ? j->rows : end_row(j, w1);
+    char *const rows = j->scratch + (size_t)worker * j->scratch_bytes, *const scratch = rows + j->piece_bytes;
+    int64_t skip;
+    const bp_conv_shape s = rows_of(j, images, r0, r1, &skip);
+    const bp_conv_shape *all = &c->s;
+    const int64_t tiles = images * divide_up(r1 - r0, TILE) * divide_up(j->width, TILE);
+    if (j->gradient) {
+        const char *dy = (const char *)c->dy + (first * all->oh + skip) * all->ow * all->oc * j->size;
+        if (j->winograd)
+            k->winograd_grad_input(&s, dy, j->u, rows, 0, tiles, 0, s.c, scratch);
+        else
+            k->conv2d_grad_input(&s, dy, c->w, rows, 0, images, scratch);
+    } else {
+        const char *x = (const char *)c->x + (first * all->h + skip) * all->w * all->c * j->size;
+        if (j->winograd)
+            k->winograd_forward(&s, x, j->u, c->bias, c->act, rows, 0, tiles, 0, s.oc, scratch);
+        else
+            k->conv2d_forward(&s, x, c->w, c->bias, c->act, rows, 0, images, scratch);
+    }
+    j->reader->read(j->reader, rows, r1 - r0, first, images, w0, w1);
+}
+
+static void images_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const int64_t end = smaller((chunk + 1) * j->each, j->c->s.n);
+    for (int64_t n = chunk * j->each; n < end; n += j->images) run_piece(j, n, smaller(j->images, end - n), 0, j->reader->windows, worker);
+}
+
+static void band_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const int64_t w0 = chunk % j->bands * j->windows;
+    run_piece(j, chunk / j->bands, 1, w0, smaller(w0 + j->windows, j->reader->windows), worker);
+}
+
+static void weights_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const bp_conv_shape *s = &j->c->s;
+    const int64_t steps = j->gradient ? s->oc : s->c, columns = j->gradient ? s->c : s->oc, k0 = chunk * WEIGHT_STEP;
+    j->kernels->winograd_weights(s, j->gradient, j->c->w, j->u, k0, smaller(k0 + WEIGHT_STEP, steps), 0, columns,
+                                 j->scratch + (size_t)worker * j->scratch_bytes + j->piece_bytes);
+}
+
+bp_status bp__conv_in_pieces(bp_ctx *ctx, const bp_convolution *c, bp_conv_direction d, const bp_conv_reader *r)
+{
+    job j = cut(bp_kernels_of(ctx, c->dtype), c, d, r);
+    if (c->s.n * j.rows * j.width == 0 || r->windows == 0) return BP_OK;
+    const int64_t rows = j.bands == 1 ? j.images * j.rows : j.windows * r->stride;
+    j.piece_bytes = bp__lines((size_t)bytes_of_rows(&j, rows));
+    j.scratch_bytes = j.piece_bytes + bp__lines(j.winograd ? j.kernels->winograd_scratch(&c->s) : j.kernels->conv2d_scratch(&c->s));
+    const size_t all = j.scratch_bytes * (size_t)bp_threads(ctx);
+    j.scratch = (char *)bp__scratch(ctx, all + (j.winograd ? j.kernels->winograd_weights_size(&c->s) : 0) + 64);
+    if (!j.scratch) return BP_ENOMEM;
+    j.u = j.scratch + all;
+    if (j.winograd) bp_parallel(ctx, divide_up(j.gradient ? c->s.oc : c->s.c, WEIGHT_STEP), weights_chunk, &j);
+    if (j.bands == 1)
+        bp_parallel(ctx, bp_chunks(c->s.n, j.each), images_chunk, &j);
+    else
+        bp_parallel(ctx, c->s.n * j.bands, band_chunk, &j);
+    return BP_OK;
+}
