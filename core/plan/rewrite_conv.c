@@ -1,15 +1,16 @@
 /* rewrite_conv.c - a convolution hands its result to the only op that reads it while it is in a cache, and never stores it, with the same
  * bits:
+ *     t = conv2d(x);  y = relu(t)                   becomes     y = conv2d(x, activation relu)            (depthwise_conv2d, linear alike)
  *     y = conv2d(x);  p, argmax = max_pool2d(y)     becomes     p, argmax = conv2d_max_pool2d(x)          (avg_pool2d alike)
  *     t = conv2d_grad_input(dy, w);  u = relu_grad(t, y)     becomes     u = conv2d_grad_input(dy, w, y)
- * when nobody else reads y, or t. The second is done to depthwise convolutions and products, too, and to relu_dropout_grad. Shapes alone
- * say whether that pays. */
+ * when nobody else reads t, or the first y. The last is done to depthwise convolutions and products, too, and to relu_dropout_grad. Shapes
+ * alone say whether that pays. */
 #include "../ops/fusing.h"
 #include "rewrite.h"
 
 #include <string.h>
 
-enum { CONV_IN = 3, CONV_ARGS = 5, POOL_ARGS = 3 }; /* those of the fused op are those of both */
+enum { CONV_IN = 3, CONV_ACT = 3, CONV_ARGS = 5, POOL_ARGS = 3 }; /* those of the fused op are those of both */
 
 /* Asks about a call of which only the looks of its inputs are known. */
 static bool pays(bp_plan *p, const bp_step *s, bool (*ask)(bp_call *call))
@@ -37,6 +38,36 @@ static bp_step *only_before(bp_plan *p, const bp_step *late, const int64_t *uses
     if (made->place != read->place || made->meta.offset != read->meta.offset || made->meta.dtype != read->meta.dtype) return NULL;
     if (!contiguous(&made->meta) || !contiguous(&read->meta) || count(&made->meta) != count(&read->meta)) return NULL;
     return bp__can_wait(p, early, late) ? early : NULL;
+}
+
+/* Whether a result is the product of two matrices, whose sums may be cut otherwise where an activation or a bias follows. */
+static bool multiplies(bp_plan *p, const bp_step *s)
+{
+    const bp_meta *w = &spots_of(p, s)[1].meta;
+    return s->op == &bp__op_linear || (s->op == &bp__op_conv2d && w->shape[0] == 1 && w->shape[1] == 1);
+}
+
+static void take_in_activation(bp_plan *p, bp_step *relu, const int64_t *uses, const int64_t *writes)
+{
+    static const struct {
+        const bp_op *op;
+        int activation; /* place of the option */
+    } ways[] = { { &bp__op_conv2d, CONV_ACT }, { &bp__op_depthwise_conv2d, CONV_ACT }, { &bp__op_linear, 0 } };
+    const bp_spot made = spots_of(p, relu)[1];
+    bp_step *early = only_before(p, relu, uses, writes);
+    if (!early || !contiguous(&made.meta)) return;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        if (early->op != ways[i].op || early->args[ways[i].activation].as.i != BP_ACT_NONE) continue;
+        if (multiplies(p, early) && (early->n_in < 3 || spots_of(p, early)[2].place < 0)) return;
+        bp_spot *out = &spots_of(p, early)[early->n_in];
+        out->place = made.place;
+        out->meta.offset = made.meta.offset;
+        bp_step fused = *early;
+        fused.args[ways[i].activation] = bp_int(BP_ACT_RELU);
+        early->dropped = true;
+        *relu = fused;
+        return;
+    }
 }
 
 static bp_status take_in_pooling(bp_plan *p, bp_step *pool, const int64_t *uses, const int64_t *writes)
@@ -101,6 +132,7 @@ bp_status bp__rewrite_convolutions(bp_plan *p, const int64_t *uses, const int64_
     for (int64_t k = 0; k < p->n_steps; k++) {
         bp_step *s = &p->steps[k];
         if (s->constant || s->dropped) continue;
+        if (s->op == &bp__op_relu) take_in_activation(p, s, uses, writes);
         if (s->op == &bp__op_max_pool2d || s->op == &bp__op_avg_pool2d) BP_TRY(take_in_pooling(p, s, uses, writes));
         if (s->op == &bp__op_relu_grad || s->op == &bp__op_relu_dropout_grad) BP_TRY(take_in_relu(p, s, uses, writes));
     }
