@@ -15,6 +15,8 @@
  * A single row meets every element of B once, which no copy repays: vectors of B go straight from memory into the sums. Where those fit in
  * registers they stay there; a longer row of sums lies in the first-level cache and takes four rows of B at a time, each read from end to
  * end, as memory likes it best.
+ * What is packed comes from far away, and multiplications would wait for it: while the panels of a group are multiplied, the memory that
+ * will be packed after them is sent for.
  * None of this touches the order of the sum. */
 #include "tile.h"
 #include "vmath.h"
@@ -24,6 +26,7 @@
 #define ROW_WIDE 2048              /* sums of one row that stay in the first-level cache */
 #define NEAR (16 * 1024)           /* bytes that an operand of one tile may be scattered over */
 
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t magnitude(int64_t x) { return x < 0 ? -x : x; }
 
 static bool may_copy_a(const bp_gemm *g) { return g->m > TILE_ROWS && g->n >= 8 * TILE_VECS * KLANES; }
@@ -79,6 +82,31 @@ static void pack_group(const bp_gemm *g, real *dst, const real *b, int64_t k, in
             j += width;
         }
     }
+}
+
+/* Sends, while t runs, for what pack_group reads of a block of B, its share of `all` columns from `first` to `end`. */
+static void look_ahead(tile_panel *t, const bp_gemm *g, const real *b, int64_t k, int64_t cols, int64_t first, int64_t end, int64_t all)
+{
+    const bool across = g->b_col == 1;
+    if (!across && g->b_row != 1) return;
+    const int64_t pieces = across ? k : cols, begin = pieces * first / all;
+    t->ahead_row = (across ? g->b_row : g->b_col) * (int64_t)sizeof(real);
+    t->ahead_size = (across ? cols : k) * (int64_t)sizeof(real);
+    t->ahead = (const char *)b + begin * t->ahead_row;
+    t->pieces = pieces * end / all - begin;
+}
+
+/* The same for the group that is packed after that of the columns from..until-1 in the pass at p. */
+static void look_beyond(tile_panel *t, const bp_gemm *g, int64_t p, int64_t pass, int64_t from, int64_t until, int64_t first, int64_t end)
+{
+    const real *const b = (const real *)g->b;
+    const int64_t next = p + pass, k = g->k - p < pass ? g->k - p : pass;
+    if (until < g->n)
+        look_ahead(t, g, b + p * g->b_row + until * g->b_col, k, smaller(GROUP, g->n - until), first - from, end - from, until - from);
+    else if (next < g->k)
+        look_ahead(t, g, b + next * g->b_row, smaller(pass, g->k - next), smaller(GROUP, g->n), first - from, end - from, until - from);
+    else if (g->beside)
+        look_ahead(t, g, b + g->n * g->b_col, smaller(pass, g->k), smaller(GROUP, g->beside), first - from, end - from, until - from);
 }
 
 static bool is_outer(const bp_gemm *g) { return g->k == 1 && g->b_col == 1 && !g->bias && g->act == BP_ACT_NONE && !g->accumulate; }
@@ -247,7 +275,7 @@ static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
                     pack_group(g, b_copy, b, k, g->n - j < GROUP ? g->n - j : GROUP);
                 else if (!pack && packed)
                     K(tile_pack)(b_copy + in_group * k, vecs, b, g->b_row, g->b_col, k, cols);
-                const tile_panel t = {
+                tile_panel t = {
                     .m = rows,
                     .k = k,
                     .cols = cols,
@@ -264,6 +292,7 @@ static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
                     .act = last ? g->act : BP_ACT_NONE,
                     .load = g->accumulate || p > 0,
                 };
+                if (pack && i + rows == g->m) look_beyond(&t, g, p, pass, j - in_group, smaller(g->n, j - in_group + GROUP), j, j + cols);
                 K(tile_run)(&t);
                 j += width;
             }

@@ -106,6 +106,12 @@ TILE(4, 4) TILE(5, 4) TILE(6, 4)
         { tile_1x8 },
     };
 
+static void send_for(const tile_panel *t, int64_t from, int64_t until)
+{
+    for (int64_t i = from; i < until; i++)
+        for (int64_t at = 0; at < t->ahead_size; at += 64) __builtin_prefetch(t->ahead + i * t->ahead_row + at, 0, 2);
+}
+
 void K(tile_run)(const tile_panel *panel)
 {
     const tile_panel *t = panel;
@@ -129,6 +135,7 @@ void K(tile_run)(const tile_panel *panel)
     const int64_t count = (t->m + most - 1) / most, height = count ? t->m / count : 0, taller = t->m - count * height;
     for (int64_t q = 0, i = 0; q < count; q++) {
         const int64_t rows = height + (q < taller);
+        if (t->ahead) send_for(t, q * t->pieces / count, (q + 1) * t->pieces / count);
         const real *row[TILE_TALL];
         real *out[TILE_TALL];
         if (a_at || c_at)

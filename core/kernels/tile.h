@@ -43,6 +43,9 @@ typedef struct tile_panel {
     const real *bias; /* [cols] or NULL */
     bp_act act;
     bool load; /* add to what C holds */
+    /* What will be read next, sent for in the course of the panel: `pieces` of ahead_size bytes, ahead_row bytes apart. */
+    const char *ahead;
+    int64_t ahead_row, ahead_size, pieces;
 } tile_panel;
 
 /* Computes all rows of one panel. k may be 0. */

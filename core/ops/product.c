@@ -103,6 +103,7 @@ static bp_gemm cut_out(const job *j, int64_t at, int64_t row, int64_t column, in
     }
     if (g.bias) g.bias = (const char *)g.bias + c * j->size;
     g.m = smaller(j->rows, g.m - i);
+    g.beside = g.n - c - smaller(j->columns, g.n - c);
     g.n = smaller(j->columns, g.n - c);
     g.k = smaller(j->depth, g.k - k);
     return g;
