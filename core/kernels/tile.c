@@ -165,11 +165,6 @@ int K(tile_vecs)(int64_t m, int64_t cols)
 
 /* Transposes KLANES vectors in log2(KLANES) rounds. Each exchanges one bit (s) of the row number with the same bit of the lane number:
  * of the rows i and i + s, the first keeps its lanes without the bit and takes those of the second, which does the reverse. */
-#define LANES_2(f, s, j) f((j), s), f((j) + 1, s)
-#define LANES_4(f, s, j) LANES_2(f, s, j), LANES_2(f, s, (j) + 2)
-#define LANES_8(f, s, j) LANES_4(f, s, j), LANES_4(f, s, (j) + 4)
-#define LANES_16(f, s, j) LANES_8(f, s, j), LANES_8(f, s, (j) + 8)
-#define LANES(f, s) (vec_i) { KPASTE(LANES, KLANES)(f, s, 0) }
 #define FIRST(j, s) ((j) & (s) ? KLANES + (j) - (s) : (j))
 #define SECOND(j, s) ((j) & (s) ? KLANES + (j) : (j) + (s))
 #define EXCHANGE(r, s)                                                                                                                     \

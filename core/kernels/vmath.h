@@ -47,11 +47,15 @@ static inline vec vec_with_sign(vec a, vec b) { return (vec)((vec_i)a | ((vec_i)
 static inline vec vec_max(vec a, vec b) { return vec_select((a > b) | (a != a), a, b); }
 static inline vec vec_min(vec a, vec b) { return vec_select((a < b) | (a != a), a, b); }
 
+/* f(0, s), f(1, s), ... for the lanes of a vector: which lanes a shuffle takes. */
+#define LANES_2(f, s, j) f((j), s), f((j) + 1, s)
+#define LANES_4(f, s, j) LANES_2(f, s, j), LANES_2(f, s, (j) + 2)
+#define LANES_8(f, s, j) LANES_4(f, s, j), LANES_4(f, s, (j) + 4)
+#define LANES_16(f, s, j) LANES_8(f, s, j), LANES_8(f, s, (j) + 8)
+#define LANES(f, s) (vec_i) { KPASTE(LANES, KLANES)(f, s, 0) }
+
 /* Sum or greatest of the lanes, in every lane: each round combines the lanes whose numbers differ in one bit, the highest first. */
-#define LANE_AND_2(j, bit) (j) ^ (bit), ((j) + 1) ^ (bit)
-#define LANE_AND_4(j, bit) LANE_AND_2(j, bit), LANE_AND_2((j) + 2, bit)
-#define LANE_AND_8(j, bit) LANE_AND_4(j, bit), LANE_AND_4((j) + 4, bit)
-#define LANE_AND_16(j, bit) LANE_AND_8(j, bit), LANE_AND_8((j) + 8, bit)
+#define PARTNER(j, bit) ((j) ^ (bit))
 #define VEC_ACROSS(name, of_vectors)                                                         \
     static inline vec vec_round_##name(vec a, vec_i partner)                                 \
     {                                                                                        \
@@ -60,10 +64,10 @@ static inline vec vec_min(vec a, vec b) { return vec_select((a < b) | (a != a), 
     }                                                                                        \
     static inline vec vec_across_##name(vec a)                                               \
     {                                                                                        \
-        if (KLANES > 8) a = vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 8) });  \
-        if (KLANES > 4) a = vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 4) });  \
-        if (KLANES > 2) a = vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 2) });  \
-        return vec_round_##name(a, (vec_i){ KPASTE(LANE_AND, KLANES)(0, 1) });               \
+        if (KLANES > 8) a = vec_round_##name(a, LANES(PARTNER, 8));  \
+        if (KLANES > 4) a = vec_round_##name(a, LANES(PARTNER, 4));  \
+        if (KLANES > 2) a = vec_round_##name(a, LANES(PARTNER, 2));  \
+        return vec_round_##name(a, LANES(PARTNER, 1));               \
     }
 VEC_ACROSS(sum, a + b)
 VEC_ACROSS(max, vec_max(a, b))
