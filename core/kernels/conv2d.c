@@ -13,11 +13,11 @@
  *   - columns beyond the image are made real by copying the image with zeros beside it, if any are needed;
  *   - rows beyond the image are left out: rows of the result that meet the same taps form a part, and its sum begins and ends there;
  *   - weights are packed once per call into panels (transposed for the input gradient).
- * An input gradient of fewer channels than lanes goes the other way round: conv2d_few.c. Results of few features with stride 1 have their
+ * Where it takes less time, an input gradient goes the other way round: conv2d_spread.c. Results of few features with stride 1 have their
  * vectors along the pixels: conv2d_planar.c.
  * Small images are taken several at a time, so that a panel of weights meets about GROUP_PIXELS rows. */
 #include "carve.h"
-#include "conv2d_few.h"
+#include "conv2d_spread.h"
 #include "conv2d_planar.h"
 #include "tile.h"
 
@@ -318,8 +318,8 @@ void K(conv2d_grad_input)(const bp_conv_shape *s, const void *dy, const void *w,
         K(conv2d_planar_gather)(s, true, (const real *)dy, (const real *)w, NULL, BP_ACT_NONE, (real *)dx, n0, n1, scratch);
         return;
     }
-    if (few_channels(s)) {
-        K(conv2d_few_grad_input)(s, (const real *)dy, (const real *)w, (real *)dx, n0, n1, scratch);
+    if (conv_spreads(s)) {
+        K(conv2d_spread_grad_input)(s, (const real *)dy, (const real *)w, (real *)dx, n0, n1, scratch);
         return;
     }
     const gather g = gather_of(s, true);
@@ -435,7 +435,7 @@ size_t K(conv2d_scratch)(const bp_conv_shape *s)
     gather_room g;
     weight_room w;
     const size_t sizes[] = { gather_scratch(&forward, NULL, &g),
-                             few_channels(s) ? K(conv2d_few_scratch)(s) : gather_scratch(&gradient, NULL, &g), weight_scratch(s, NULL, &w),
+                             conv_spreads(s) ? K(conv2d_spread_scratch)(s) : gather_scratch(&gradient, NULL, &g), weight_scratch(s, NULL, &w),
                              K(conv2d_planar_scratch)(s) };
     size_t most = sizes[0];
     for (int i = 1; i < 4; i++)

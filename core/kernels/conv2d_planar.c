@@ -15,6 +15,7 @@
 #include "conv2d_planar.h"
 
 #include "carve.h"
+#include "conv2d_spread.h"
 #include "tile.h"
 #include "vmath.h"
 
@@ -96,24 +97,16 @@ static bool fits(const planar *p, const bp_conv_shape *s)
     return s->sh == 1 && s->sw == 1 && p->features >= 1 && p->features <= MOST && p->channels > 0;
 }
 
-static double vectors(int64_t n) { return (double)((n + KLANES - 1) / KLANES); }
-
 /* Those of conv2d.c, which run at three fifths of their speed when they are one vector wide. */
 static double direct_cost(const planar *p) { return (double)(p->ow * p->steps) / 0.6; }
-
-/* Those of conv2d_few.c: its products, and each of its runs waiting for the one before. */
-static double few_cost(const bp_conv_shape *s)
-{
-    const double runs = s->dw == 1 ? (double)s->kh * vectors(s->kw * s->c) : (double)(s->kh * s->kw) * vectors(s->c);
-    return (double)s->ow * ((double)s->oc * vectors(s->kh * s->kw * s->c) + 24 * runs);
-}
 
 /* Results of so few features that lanes along them would be half empty, in rows of pixels long enough that the columns between them do not
  * eat up the gain. */
 bool K(conv2d_planar_gathers)(const bp_conv_shape *s, bool gradient)
 {
     const planar p = planar_of(s, gradient);
-    return fits(&p, s) && cost(&p) < (gradient ? few_cost(s) : direct_cost(&p));
+    const double other = !gradient ? direct_cost(&p) : conv_spreads(s) ? conv_spread_cost(s) : conv_gather_cost(s);
+    return fits(&p, s) && cost(&p) < other;
 }
 
 /* Adding up across lanes comes once per image. */

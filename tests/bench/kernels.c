@@ -296,6 +296,14 @@ int main(int argc, char **argv)
     layer("strided", 8, 27, 24, 40, 3, 2, 1);
     layer("single", 1, 56, 64, 64, 3, 1, 1);
     layer("1x1", 17, 9, 100, 100, 1, 1, 0);
+    layer("1x1", 16, 14, 128, 128, 1, 1, 0);
+    /* Features that are no multiple of the lanes, few of them, large kernels, strides. */
+    layer("tail", 8, 12, 20, 50, 5, 1, 0);
+    layer("few", 8, 24, 8, 8, 3, 1, 1);
+    layer("tail", 8, 33, 12, 12, 7, 2, 3);
+    layer("tail", 8, 31, 16, 24, 3, 2, 1);
+    layer("few", 1, 64, 64, 3, 9, 1, 4);
+    layer("wide", 1, 14, 256, 256, 3, 1, 1);
     printf("peak of one core, best seen %.1f GFLOPS\n", 1e-9 * peak);
     return 0;
 }
