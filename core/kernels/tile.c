@@ -20,7 +20,10 @@
 INLINE void copy_few(real *to, const real *from, int64_t n)
 {
     int64_t i = 0;
-    for (; i + KLANES <= n; i += KLANES) vec_store(to + i, vec_load(from + i));
+    for (; i + KLANES <= n; i += KLANES) {
+        vec_store(to + i, vec_load(from + i));
+        __asm__("" : "+r"(i)); /* or else the loop becomes that call */
+    }
 #if KLANES > 8
     if (n & 8) __builtin_memcpy(to + i, from + i, 8 * sizeof(real)), i += 8;
 #endif
@@ -33,14 +36,18 @@ INLINE void copy_few(real *to, const real *from, int64_t n)
     if (n & 1) to[i] = from[i];
 }
 
-/* Adds what C holds and the bias, applies the activation, stores. Rows that are narrower than the panel pass through a block of memory. */
+/* Adds what C holds and the bias, applies the activation, stores. Rows that are narrower than the panel pass through a block of memory; but
+ * where they lie one after the other and nothing is added to, what a row stores beyond its end belongs to the next ones, which come after. */
 INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[TILE_TALL][TILE_VECS_MAX], real *const *out)
 {
     real block[TILE_TALL * TILE_COLS_MAX], *edge[TILE_TALL];
     real *const *c = out;
     const bool narrow = t->cols < vecs * KLANES;
+    int first = 0; /* of the rows in the block */
     if (narrow) {
-        for (int i = 0; i < rows; i++) edge[i] = block + i * vecs * KLANES;
+        if (!t->load && out[rows - 1] - out[0] == (rows - 1) * t->cols)
+            while ((rows - first) * t->cols >= vecs * KLANES) first++;
+        for (int i = 0; i < rows; i++) edge[i] = i < first ? out[i] : block + i * vecs * KLANES;
         c = edge;
         if (t->load) {
             memset(block, 0, (size_t)(rows * vecs) * sizeof(vec));
@@ -52,7 +59,7 @@ INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[
     if (t->act == BP_ACT_RELU) EACH_ACC(acc[i][v] = vec_keep(~(vec_i)(acc[i][v] <= (vec){ 0 }), acc[i][v])); /* lets NaN through */
     EACH_ACC(vec_store(c[i] + v * KLANES, acc[i][v]));
     if (narrow)
-        for (int i = 0; i < rows; i++) copy_few(out[i], edge[i], t->cols);
+        for (int i = first; i < rows; i++) copy_few(out[i], edge[i], t->cols);
 }
 
 INLINE void tile(const int rows, const int vecs, const tile_panel *t, const real *const *row, real *const *out)
