@@ -329,11 +329,14 @@ void K(conv2d_grad_input)(const bp_conv_shape *s, const void *dy, const void *w,
 
 /* ---- weight gradient ---- */
 
+static int64_t whole(int64_t features) { return (features + KLANES - 1) / KLANES * KLANES; }
+
 typedef struct weight_room {
     int64_t *a_at; /* per (tap, channel) */
     int64_t *off;  /* per pixel of one output image */
     real *b;       /* a packed panel of dy */
     real *image;   /* framed */
+    real *sums;    /* dw in rows of whole vectors, where its own are not */
 } weight_room;
 
 static frame weight_frame(const bp_conv_shape *s)
@@ -354,7 +357,14 @@ static size_t weight_scratch(const bp_conv_shape *s, void *scratch, weight_room 
     r->off = (int64_t *)take(&at, pixels, sizeof(int64_t));
     r->b = (real *)take(&at, longest * K(tile_vecs)(rows, s->oc) * KLANES, sizeof(real));
     r->image = (real *)take(&at, framed(&f) ? frame_size(&f) : 0, sizeof(real));
+    r->sums = (real *)take(&at, s->oc % KLANES ? rows * whole(s->oc) : 0, sizeof(real));
     return at.used;
+}
+
+/* Rows of n numbers, from_row and to_row apart. */
+static void copy_rows(real *to, int64_t to_row, const real *from, int64_t from_row, int64_t rows, int64_t n)
+{
+    for (int64_t i = 0; i < rows; i++) memcpy(to + i * to_row, from + i * from_row, (size_t)n * sizeof(real));
 }
 
 /* One panel of one pass over the pixels, for all taps. Rows of taps that are inside the image for the same rows of pixels go together. */
@@ -399,6 +409,13 @@ void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy
     for (int64_t i = 0, p = 0; i < s->oh; i++)
         for (int64_t j = 0; j < s->ow; j++) r.off[p++] = (i * s->sh * f.full_w + j * s->sw) * s->c;
 
+    const bool padded = s->oc % KLANES != 0;
+    real *const sums = padded ? r.sums : (real *)dw;
+    const int64_t sums_row = padded ? whole(s->oc) : s->oc;
+    if (padded) {
+        memset(sums, 0, (size_t)(rows * sums_row) * sizeof(real));
+        copy_rows(sums, sums_row, (const real *)dw, s->oc, rows, s->oc);
+    }
     for (int64_t n = n0; n < n1; n++) {
         const real *from = enframe(&f, (const real *)x + n * s->h * s->w * s->c, 1, r.image);
         for (int64_t p = 0; p < pixels; p += pass)
@@ -411,21 +428,22 @@ void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy
                 if (pack) K(tile_pack)(r.b, vecs, b, s->oc, 1, k, cols);
                 const tile_panel panel = {
                     .k = k,
-                    .cols = cols,
+                    .cols = width,
                     .a = from,
                     .a_at = r.a_at,
                     .off = r.off,
                     .b = pack ? r.b : b,
                     .b_row = pack ? width : s->oc,
                     .vecs = vecs,
-                    .c = (real *)dw + j,
-                    .c_row = s->oc,
+                    .c = sums + j,
+                    .c_row = sums_row,
                     .load = true,
                 };
                 run_taps(s, &panel, p);
                 j += width;
             }
     }
+    if (padded) copy_rows((real *)dw, s->oc, sums, sums_row, rows, s->oc);
 }
 
 /* Enough for some rows of the images as well, taken as an image of their own. */
