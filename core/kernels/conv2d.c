@@ -392,7 +392,8 @@ static void run_taps(const bp_conv_shape *s, const tile_panel *panel, int64_t pa
     }
 }
 
-void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy, void *dw, int64_t n0, int64_t n1, void *scratch)
+void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy, void *dw, int64_t n0, int64_t n1, int64_t j0,
+                           int64_t j1, void *scratch)
 {
     if (K(conv2d_planar_sums)(s)) {
         K(conv2d_planar_sum)(s, (const real *)x, (const real *)dy, (real *)dw, n0, n1, scratch);
@@ -409,19 +410,19 @@ void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy
     for (int64_t i = 0, p = 0; i < s->oh; i++)
         for (int64_t j = 0; j < s->ow; j++) r.off[p++] = (i * s->sh * f.full_w + j * s->sw) * s->c;
 
-    const bool padded = s->oc % KLANES != 0;
-    real *const sums = padded ? r.sums : (real *)dw;
-    const int64_t sums_row = padded ? whole(s->oc) : s->oc;
+    const int64_t features = j1 - j0, sums_row = features % KLANES ? whole(features) : s->oc;
+    const bool padded = features % KLANES != 0;
+    real *const own = (real *)dw + j0, *const sums = padded ? r.sums : own;
     if (padded) {
         memset(sums, 0, (size_t)(rows * sums_row) * sizeof(real));
-        copy_rows(sums, sums_row, (const real *)dw, s->oc, rows, s->oc);
+        copy_rows(sums, sums_row, own, s->oc, rows, features);
     }
     for (int64_t n = n0; n < n1; n++) {
         const real *from = enframe(&f, (const real *)x + n * s->h * s->w * s->c, 1, r.image);
         for (int64_t p = 0; p < pixels; p += pass)
-            for (int64_t j = 0; j < s->oc;) {
-                const int vecs = K(tile_vecs)(rows, s->oc - j);
-                const int64_t width = (int64_t)vecs * KLANES, cols = s->oc - j < width ? s->oc - j : width;
+            for (int64_t j = j0; j < j1;) {
+                const int vecs = K(tile_vecs)(rows, j1 - j);
+                const int64_t width = (int64_t)vecs * KLANES, cols = j1 - j < width ? j1 - j : width;
                 const int64_t k = pixels - p < pass ? pixels - p : pass;
                 const real *b = (const real *)dy + (n * pixels + p) * s->oc + j;
                 const bool pack = cols < width || rows > 2 * TILE_ROWS;
@@ -435,7 +436,7 @@ void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy
                     .b = pack ? r.b : b,
                     .b_row = pack ? width : s->oc,
                     .vecs = vecs,
-                    .c = sums + j,
+                    .c = sums + j - j0,
                     .c_row = sums_row,
                     .load = true,
                 };
@@ -443,7 +444,7 @@ void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy
                 j += width;
             }
     }
-    if (padded) copy_rows((real *)dw, s->oc, sums, sums_row, rows, s->oc);
+    if (padded) copy_rows(own, s->oc, sums, sums_row, rows, features);
 }
 
 /* Enough for some rows of the images as well, taken as an image of their own. */

@@ -18,6 +18,8 @@ enum {
     FEWEST_PIXELS = 64,  /* of a piece: each piece copies the weights into the order it wants */
     TILE_STEP = 6,       /* pieces in whole tiles of the micro-kernel */
     FEWEST_TILES = 18,   /* of a part of dw */
+    FEW_PIXELS = 1024,   /* of all images, worth cutting dw by features if there are */
+    MANY_WEIGHT_BYTES = 1 << 18,
     MOST_SUMS = 1 << 22, /* that each worker may hold for dw by Winograd: 16 MB */
 };
 
@@ -112,7 +114,7 @@ bool bp__conv_by_winograd(const bp_kernels *kernels, const bp_convolution *c, bp
     const bool planar = d == BP_CONV_GRAD_WEIGHT ? kernels->conv2d_planar_sums(s)
                                                  : kernels->conv2d_planar_gathers(s, d == BP_CONV_GRAD_INPUT);
     if (planar && s->c < kernels->lanes && s->oc < kernels->lanes) return false; /* half of each vector would be empty on both sides */
-    if (d == BP_CONV_GRAD_WEIGHT && 36 * in * out > MOST_SUMS) return false;
+    if (d == BP_CONV_GRAD_WEIGHT && (36 * in * out > MOST_SUMS || s->n * tiles_of(s, d) < 2 * FEWEST_TILES)) return false;
     const double winograd = (double)tiles_of(s, d) * (45 * in * out + 300 * (in + out)) + 250.0 / 8 * in * out;
     return winograd < 0.85 * work_per_image(s);
 }
@@ -357,7 +359,7 @@ static void grad_weight_rows(const job *j, int64_t k, int64_t i0, int64_t i1, vo
     s.h -= skip;
     s.ph = skip - first;
     j->kernels->conv2d_grad_weight(&s, j->x + (k * j->s.h + skip) * s.w * s.c * j->size, j->dy + (k * j->s.oh + i0) * s.ow * s.oc * j->size,
-                                   part, 0, 1, scratch);
+                                   part, 0, 1, 0, s.oc, scratch);
 }
 
 static void grad_weight_chunk(void *arg, int64_t chunk, int worker)
@@ -373,11 +375,30 @@ static void grad_weight_chunk(void *arg, int64_t chunk, int worker)
     memset(part, 0, (size_t)(n * j->size));
     if (j->pieces == 1) {
         const int64_t first = chunk * j->images;
-        j->kernels->conv2d_grad_weight(&j->s, j->x, j->dy, part, first, smaller(first + j->images, j->s.n), scratch_of(j, worker));
+        j->kernels->conv2d_grad_weight(&j->s, j->x, j->dy, part, first, smaller(first + j->images, j->s.n), 0, j->s.oc,
+                                       scratch_of(j, worker));
     } else {
         const int64_t i0 = chunk % j->pieces * j->rows;
         grad_weight_rows(j, chunk / j->pieces, i0, smaller(i0 + j->rows, j->s.oh), part, scratch_of(j, worker));
     }
+}
+
+/* All pixels for a part of the features. */
+static void grad_weight_columns_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const int64_t first = chunk * j->columns, last = smaller(first + j->columns, j->s.oc), row = j->s.oc * j->size;
+    char *const to = j->out + first * j->size;
+    for (int64_t i = 0; i < j->s.kh * j->s.kw * j->s.c; i++) memset(to + i * row, 0, (size_t)((last - first) * j->size));
+    j->kernels->conv2d_grad_weight(&j->s, j->x, j->dy, j->out, 0, j->s.n, first, last, scratch_of(j, worker));
+}
+
+/* Many weights and few pixels: parts of the sum would move more numbers than they multiply. */
+static bool cuts_features(const job *j)
+{
+    const bp_conv_shape *s = &j->s;
+    return s->oc >= 8 * j->kernels->lanes && s->n * s->oh * s->ow <= FEW_PIXELS && weights_of(s) * j->size >= MANY_WEIGHT_BYTES &&
+           !j->kernels->conv2d_planar_sums(s);
 }
 
 bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
@@ -398,6 +419,11 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
         j.tiles_each = divide_up(divide_up(j.tiles, parts), TILE_STEP) * TILE_STEP;
         parts = bp_chunks(j.tiles, j.tiles_each);
         each = j.kernels->winograd_scratch(s);
+    } else if (cuts_features(&j)) {
+        j.columns = 2 * j.kernels->lanes;
+        if (!take_scratch(ctx, &j, each, 0)) return BP_ENOMEM;
+        bp_parallel(ctx, bp_chunks(s->oc, j.columns), grad_weight_columns_chunk, &j);
+        return BP_OK;
     } else {
         cut_images(&j, s->oh, s->ow, most);
         parts = chunks_of(&j);

@@ -187,7 +187,7 @@ static void run_grad_input(void *ud)
 static void run_grad_weight(void *ud)
 {
     convolution *c = (convolution *)ud;
-    kernels->conv2d_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n, c->scratch);
+    kernels->conv2d_grad_weight(&c->s, c->x, c->y, c->w, 0, c->s.n, 0, c->s.oc, c->scratch);
 }
 
 /* The same by Winograd's algorithm, weights transformed in each call; its share of the peak counts the multiplications it saves. */

@@ -218,7 +218,7 @@ static void table_row(int64_t size, int64_t c, int64_t oc, double bound)
     kernels->conv2d_forward(&s, p.x.real, p.w.real, NULL, BP_ACT_NONE, p.y.real, 0, s.n, p.scratch);
     kernels->conv2d_grad_input(&s, p.dy.real, p.w.real, p.dx.real, 0, s.n, p.scratch);
     memset(p.dw.real, 0, (size_t)p.dw.n * real_size());
-    kernels->conv2d_grad_weight(&s, p.x.real, p.dy.real, p.dw.real, 0, s.n, p.scratch);
+    kernels->conv2d_grad_weight(&s, p.x.real, p.dy.real, p.dw.real, 0, s.n, 0, s.oc, p.scratch);
     found[0] = error_of(&p.y), found[2] = error_of(&p.dx), found[4] = error_of(&p.dw);
     printf("%-13s %2ldx%-2ld %3ld -> %-3ld  y %.1e direct %.1e   dx %.1e direct %.1e   dw %.1e direct %.1e\n", title, (long)size,
            (long)size, (long)c, (long)oc, found[1], found[0], found[3], found[2], found[5], found[4]);
