@@ -17,8 +17,8 @@
  * vectors along the pixels: conv2d_planar.c.
  * Small images are taken several at a time, so that a panel of weights meets about GROUP_PIXELS rows. */
 #include "carve.h"
-#include "conv2d_spread.h"
 #include "conv2d_planar.h"
+#include "conv2d_spread.h"
 #include "tile.h"
 
 #include <string.h>
@@ -392,8 +392,8 @@ static void run_taps(const bp_conv_shape *s, const tile_panel *panel, int64_t pa
     }
 }
 
-void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy, void *dw, int64_t n0, int64_t n1, int64_t j0,
-                           int64_t j1, void *scratch)
+void K(conv2d_grad_weight)(const bp_conv_shape *s, const void *x, const void *dy, void *dw, int64_t n0, int64_t n1, int64_t j0, int64_t j1,
+                           void *scratch)
 {
     if (K(conv2d_planar_sums)(s)) {
         K(conv2d_planar_sum)(s, (const real *)x, (const real *)dy, (real *)dw, n0, n1, scratch);
@@ -454,8 +454,8 @@ size_t K(conv2d_scratch)(const bp_conv_shape *s)
     gather_room g;
     weight_room w;
     const size_t sizes[] = { gather_scratch(&forward, NULL, &g),
-                             conv_spreads(s) ? K(conv2d_spread_scratch)(s) : gather_scratch(&gradient, NULL, &g), weight_scratch(s, NULL, &w),
-                             K(conv2d_planar_scratch)(s) };
+                             conv_spreads(s) ? K(conv2d_spread_scratch)(s) : gather_scratch(&gradient, NULL, &g),
+                             weight_scratch(s, NULL, &w), K(conv2d_planar_scratch)(s) };
     size_t most = sizes[0];
     for (int i = 1; i < 4; i++)
         if (sizes[i] > most) most = sizes[i];

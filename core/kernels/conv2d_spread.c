@@ -71,8 +71,8 @@ static void pack_taps(const bp_conv_shape *s, const spread *r, const real *w)
         for (int64_t j = 0; j < r->columns;) {
             const int vecs = K(tile_vecs)(BLOCK_PIXELS, r->columns - j);
             const int64_t width = (int64_t)vecs * KLANES, left = r->columns - j;
-            K(tile_pack)(r->b + (a * r->p_row + j) * s->oc, vecs, w + (a * r->columns + j) * s->oc, 1, s->oc, s->oc,
-                         left < width ? left : width);
+            const real *const from = w + (a * r->columns + j) * s->oc;
+            K(tile_pack)(r->b + (a * r->p_row + j) * s->oc, vecs, from, 1, s->oc, s->oc, left < width ? left : width);
             j += width;
         }
 }

@@ -37,7 +37,7 @@ INLINE void copy_few(real *to, const real *from, int64_t n)
 }
 
 /* Adds what C holds and the bias, applies the activation, stores. Rows that are narrower than the panel pass through a block of memory; but
- * where they lie one after the other and nothing is added to, what a row stores beyond its end belongs to the next ones, which come after. */
+ * where they lie one after the other and nothing is added to, what a row stores beyond its end belongs to those that come after it. */
 INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[TILE_TALL][TILE_VECS_MAX], real *const *out)
 {
     real block[TILE_TALL * TILE_COLS_MAX], *edge[TILE_TALL];

@@ -14,11 +14,11 @@ enum {
     MOST_CHUNKS = 32,
     MOST_PARTS = 16,
     MOST_PART_BYTES = 1 << 26,
-    FEW_IMAGES = 16,     /* as many are worth cutting by rows */
-    FEWEST_PIXELS = 64,  /* of a piece: each piece copies the weights into the order it wants */
-    TILE_STEP = 6,       /* pieces in whole tiles of the micro-kernel */
-    FEWEST_TILES = 18,   /* of a part of dw */
-    FEW_PIXELS = 1024,   /* of all images, worth cutting dw by features if there are */
+    FEW_IMAGES = 16,    /* as many are worth cutting by rows */
+    FEWEST_PIXELS = 64, /* of a piece: each piece copies the weights into the order it wants */
+    TILE_STEP = 6,      /* pieces in whole tiles of the micro-kernel */
+    FEWEST_TILES = 18,  /* of a part of dw */
+    FEW_PIXELS = 1024,  /* of all images, worth cutting dw by features if there are */
     MANY_WEIGHT_BYTES = 1 << 18,
     MOST_SUMS = 1 << 22, /* that each worker may hold for dw by Winograd: 16 MB */
 };
