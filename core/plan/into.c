@@ -87,6 +87,17 @@ static bool is_free(const bp_plan *p, const bp_tensor *out, bp_tensor *const *in
     return !is_kept(p, out, false);
 }
 
+/* Points the places of direct results at the other memory, or back. */
+static void exchange_memory(bp_plan *p)
+{
+    for (int i = 0; i < p->n_outputs; i++) {
+        if (!p->into[i].direct) continue;
+        void **const data = &p->into[i].result.storage->data, *const other = p->into[i].other;
+        p->into[i].other = *data;
+        *data = other;
+    }
+}
+
 bp_status bp_plan_run_into(bp_plan *p, int n_inputs, bp_tensor *const *inputs, int n_outputs, bp_tensor *const *out)
 {
     bp_ctx *ctx = p->ctx;
@@ -100,15 +111,10 @@ bp_status bp_plan_run_into(bp_plan *p, int n_inputs, bp_tensor *const *inputs, i
     for (int i = 0; i < n_outputs; i++)
         if (p->places[p->outputs[i].place].kind != BP_PLACE_TEMP) BP_TRY(check_copy(ctx, i, &p->into[i].result, n_outputs, out));
     BP_TRY(bp_plan_renew(p, true));
-    for (int i = 0; i < n_outputs; i++) {
-        if (!p->into[i].direct) continue;
-        bp_storage *place = p->into[i].result.storage;
-        p->into[i].own = place->data;
-        place->data = bp_data(out[i]);
-    }
+    for (int i = 0; i < n_outputs; i++) p->into[i].other = bp_data(out[i]); /* all before any place moves: it may be that of a result */
+    exchange_memory(p);
     bp_status status = bp_plan_steps(p, inputs);
-    for (int i = 0; i < n_outputs; i++)
-        if (p->into[i].direct) p->into[i].result.storage->data = p->into[i].own;
+    exchange_memory(p);
     for (int i = 0; i < n_outputs && status == BP_OK; i++)
         if (!p->into[i].direct) copy(&p->into[i].result, out[i]);
     for (int i = 0; i < n_outputs; i++) bp_tensor_touched(out[i]);

@@ -61,7 +61,7 @@ typedef struct bp_into {
     bp_tensor result; /* where the plan has it */
     bool whole;       /* it is a TEMP, all of it, and nobody else's: it can be computed where the caller wants it */
     bool direct;      /* it is, in this replay */
-    void *own;        /* the memory of its place meanwhile */
+    void *other;      /* memory of the caller's, or that of its place meanwhile */
 } bp_into;
 
 struct bp_plan {

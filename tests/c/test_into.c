@@ -136,6 +136,28 @@ static void test_nothing_allocated(counting *c)
     bp_tensor_release(w);
 }
 
+/* Results of an earlier replay are tensors like any other: each may be where another result is to go. */
+static void test_own_results(void)
+{
+    bp_tensor *x = vector(BP_F32, N), *y = vector(BP_F32, N), *w = vector(BP_F32, N), *fresh[2] = { vector(BP_F32, N), vector(BP_F32, N) };
+    set(x, 1), set(y, 2), set(w, 5);
+    bp_plan *plan = make_plan(x, y, w);
+    bp_tensor *in[2] = { x, y }, *held[3] = { NULL };
+    OK(bp_plan_run(plan, 2, in, held));
+    bp_tensor *const out[][3] = {
+        { held[1], held[0], fresh[0] }, { held[0], held[1], fresh[0] }, { fresh[0], held[0], fresh[1] }, { held[1], fresh[0], fresh[1] }
+    };
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) {
+        set(held[0], -1), set(held[1], -1);
+        OK(bp_plan_run_into(plan, 2, in, 3, out[i]));
+        CHECK(at(out[i][0], 1) == 2 + 3, "case %d: the sum is %g", (int)i, at(out[i][0], 1));
+        CHECK(at(out[i][1], 1) == 2 * 6, "case %d: the product is %g", (int)i, at(out[i][1], 1));
+    }
+    bp_tensor *all[] = { x, y, w, fresh[0], fresh[1], held[0], held[1], held[2] };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) bp_tensor_release(all[i]);
+    bp_plan_release(plan);
+}
+
 static void test_refusals(void)
 {
     bp_tensor *x = vector(BP_F32, N), *y = vector(BP_F32, N), *w = vector(BP_F32, N), *room = vector(BP_F32, ROOM);
@@ -222,6 +244,7 @@ int main(void)
     test_anywhere(BP_F64);
     test_anywhere(BP_I32);
     test_nothing_allocated(&c);
+    test_own_results();
     test_refusals();
     test_shared_arguments();
     close_counting(ctx, &c);
