@@ -27,7 +27,16 @@ static bool pays(bp_plan *p, const bp_step *s, bool (*ask)(bp_call *call))
     return ask(&call);
 }
 
-/* The step whose first result `late` alone reads, as its input 0, all of it, and which may run in its place. */
+/* Whether `late` writes where `early` reads: one op of both would still read what it has begun to write. */
+static bool writes_operand(bp_plan *p, const bp_step *early, const bp_step *late)
+{
+    for (int i = 0; i < early->n_in; i++)
+        for (int k = late->n_in; k < late->n_in + late->n_out; k++)
+            if (bp_plan_touches(&spots_of(p, early)[i], &spots_of(p, late)[k])) return true;
+    return false;
+}
+
+/* The step whose first result `late` alone reads, as its input 0, all of it, and which may run in its place with late's results. */
 static bp_step *only_before(bp_plan *p, const bp_step *late, const int64_t *uses, const int64_t *writes)
 {
     const bp_spot *read = &spots_of(p, late)[0];
@@ -37,7 +46,7 @@ static bp_step *only_before(bp_plan *p, const bp_step *late, const int64_t *uses
     const bp_spot *made = &spots_of(p, early)[early->n_in];
     if (made->place != read->place || made->meta.offset != read->meta.offset || made->meta.dtype != read->meta.dtype) return NULL;
     if (!contiguous(&made->meta) || !contiguous(&read->meta) || count(&made->meta) != count(&read->meta)) return NULL;
-    return bp__can_wait(p, early, late) ? early : NULL;
+    return bp__can_wait(p, early, late) && !writes_operand(p, early, late) ? early : NULL;
 }
 
 /* Whether a result is the product of two matrices, whose sums may be cut otherwise where an activation or a bias follows. */

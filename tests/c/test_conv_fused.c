@@ -128,6 +128,36 @@ static void product(bp_dtype dtype)
     masked("matmul", TENSORS(a, b), NO_ARGS, text);
 }
 
+/* x = last(first(x, w, ...)): what is written lies where the first op reads. A capture gives what the ops do. */
+static void over_operand(const char *first, tensors in, args with, const char *last, bp_tensor *y)
+{
+    bp_tensor *x = in.t[0], *before = apply("copy", TENSORS(x), NO_ARGS), *eager = NULL;
+    bp_plan *plan = NULL;
+    for (int captured = 0; captured < 2; captured++) {
+        bp_status status = captured ? bp_plan_begin(ctx, 1, &x) : BP_OK;
+        bp_tensor *t = apply(first, in, with), *operands[] = { t, y }, *out = x;
+        if (status == BP_OK) status = bp_apply(ctx, bp_op_find(last), y ? 2 : 1, operands, 0, NULL, &out);
+        if (captured && status == BP_OK) status = bp_plan_end(ctx, 0, NULL, &plan);
+        CHECK(status == BP_OK, "%s", bp_message(ctx));
+        if (!captured) eager = apply("copy", TENSORS(x), NO_ARGS);
+        if (bp_apply1(ctx, bp_op_find("copy"), before, &x) != BP_OK) exit(2);
+    }
+    CHECK(bp_plan_run(plan, 1, &x, NULL) == BP_OK, "%s", bp_message(ctx));
+    same_bits(first, eager, x, last);
+    bp_plan_release(plan);
+}
+
+static void test_over_operands(void)
+{
+    bp_tensor *a = some(BP_F32, SHAPE(600, 512), false), *w = some(BP_F32, SHAPE(512, 512), false), *b = some(BP_F32, SHAPE(512), false);
+    over_operand("linear", TENSORS(a, w, b), NO_ARGS, "relu", NULL);
+    over_operand("matmul", TENSORS(a, w), NO_ARGS, "relu_grad", some(BP_F32, SHAPE(600, 512), false));
+    bp_tensor *x = some(BP_F32, SHAPE(20, 30, 30, 16), false), *v = some(BP_F32, SHAPE(3, 3, 16, 16), false);
+    over_operand("conv2d", TENSORS(x, v), ARGS(pair(1, 1), bp_int(1)), "relu", NULL);
+    over_operand("conv2d_grad_input", TENSORS(x, v), ARGS(pair(1, 1), bp_int(1), pair(1, 1), pair(30, 30)), "relu_grad",
+                 some(BP_F32, SHAPE(20, 30, 30, 16), false));
+}
+
 int main(void)
 {
     counting c = { 0, 0, 0, 0 };
@@ -143,6 +173,8 @@ int main(void)
     convolution(BP_F32, &empty);
     bp_tensor *a = some(BP_F32, SHAPE(9, 40000), false), *b = some(BP_F32, SHAPE(40000, 11), false); /* a sum of parts */
     masked("matmul", TENSORS(a, b), NO_ARGS, "9x11x40000");
+    sweep();
+    test_over_operands();
     sweep();
     close_counting(ctx, &c);
     return report();
