@@ -36,6 +36,7 @@ static void pace_collector(lua_State *L, lbp_state *s)
         if (due < s->collect_at) s->collect_at -= (s->collect_at - due) >> SINK_SHIFT;
         return;
     }
+    if (lua_gc(L, LUA_GCCOUNT) < 0) return; /* in a finalizer: Lua answers nothing, and the collection stays due */
     if (s->collect_at && lua_gc(L, LUA_GCISRUNNING)) lua_gc(L, LUA_GCCOLLECT);
     s->collect_at = due_after(s->ctx->used - bp_block_cached(s->ctx));
     s->collect_born = boxes_due(L, s, s->born - s->collected_born);

@@ -62,6 +62,17 @@ describe("memory", function()
     assert.is_true(most < 3 * start + 16, ("%.0f MB of Lua's heap; %.0f at first"):format(most, start))
   end)
 
+  it("of boxes is collected after a finalizer made many", function()
+    setmetatable({}, { __gc = function() for i = 1, 200000 do ops.full({ 1 }, i):free() end end })
+    collectgarbage() -- no collection can run within
+    local x = ops.full({ 1 }, 1)
+    for i = 1, 1000000 do (x + i):free() end
+    local heap = collectgarbage "count" / 1024
+    collectgarbage()
+    local rest = collectgarbage "count" / 1024
+    assert.is_true(heap < 2 * rest + 16, ("%.0f MB of Lua's heap; %.0f of it in use"):format(heap, rest))
+  end)
+
   it("is not collected more often than it grows", function()
     local cycles = 0
     local function watch() setmetatable({}, { __gc = function() cycles = cycles + 1 watch() end }) end
