@@ -5,6 +5,13 @@
 local fix = arg[1] == "--fix"
 local first = fix and 2 or 1
 
+for i = first, #arg do -- clang-format would take any other language for C, and ruin it
+  if not arg[i]:match "%.[ch]$" then
+    io.stderr:write(("format: %s is no C source; only .c and .h are formatted, and no file was touched\n"):format(arg[i]))
+    os.exit(2)
+  end
+end
+
 --- The ranges of lines outside tables, as options for clang-format.
 local function ranges(path)
   local options, n, from, table_ends = {}, 0, 1, nil
