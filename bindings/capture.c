@@ -9,30 +9,10 @@
 
 #include <string.h>
 
-enum { MAX_PLANS = 64 };
 #define CAPTURED "bp.Captured"
-
-/* One plan and how to give back its results. */
-typedef struct entry {
-    lbp_held *owner; /* of the plan */
-    uint64_t generation;
-    int n_in, n_out, n_arguments;
-    bool single;                 /* the result is one tensor and nothing else: no arrangement is looked at */
-    int ends[LBP_MAX_ARGUMENTS]; /* of each argument in the key */
-    size_t size;
-    char key[];
-} entry;
-enum { UV_ARRANGEMENT = 1, UV_ANCHORS = 2 /* the arguments that the key names by address */, UV_OWNER = 3 };
-
-typedef struct captured {
-    const void *tag; /* &captured_tag: told from other userdata without a table lookup */
-    lbp_state *state;
-    int n, latest, n_hooks;
-    uint64_t dropped; /* counts how often entries went */
-    entry *entries[MAX_PLANS];
-} captured;
-enum { UV_FUNCTION = 1, UV_ENTRIES = 2 /* the list that keeps the entries */, UV_HOOKS = 3 };
 static const char captured_tag = 0;
+enum { UV_ARRANGEMENT = 1, UV_ANCHORS = 2 /* the arguments that the key names by address */, UV_OWNER = 3 }; /* of an entry */
+enum { UV_FUNCTION = 1, UV_ENTRIES = 2 /* the list that keeps the entries */, UV_HOOKS = 3 };                /* of a captured function */
 
 /* ---- the list of plans ---- */
 
@@ -42,31 +22,31 @@ static void release_plan(lbp_guard *g)
     g->as.pointer = NULL;
 }
 
-static bp_plan *plan_of(const entry *e) { return e->owner->guard ? (bp_plan *)e->owner->guard->as.pointer : NULL; }
+bp_plan *lbp_plan_of(const lbp_entry *e) { return e->owner->guard ? (bp_plan *)e->owner->guard->as.pointer : NULL; }
 
-static bool usable(const entry *e, const lbp_state *s)
+bool lbp_usable(const lbp_entry *e, const lbp_state *s)
 {
-    return plan_of(e) && e->generation == s->generation && !bp_plan_is_stale(plan_of(e));
+    return lbp_plan_of(e) && e->generation == s->generation && !bp_plan_is_stale(lbp_plan_of(e));
 }
 
-static bool matches(const entry *e, const lbp_key *k) { return e->size == k->size && memcmp(e->key, k->bytes, k->size) == 0; }
+static bool matches(const lbp_entry *e, const lbp_key *k) { return e->size == k->size && memcmp(e->key, k->bytes, k->size) == 0; }
 
 /* The place of the key's plan, or -1. */
-static int find_entry(captured *c, const lbp_key *k)
+static int find_entry(lbp_captured *c, const lbp_key *k)
 {
     for (int i = 0, at = c->latest; i < c->n; i++, at = at + 1 < c->n ? at + 1 : 0) {
-        if (matches(c->entries[at], k) && usable(c->entries[at], c->state)) return c->latest = at;
+        if (matches(c->entries[at], k) && lbp_usable(c->entries[at], c->state)) return c->latest = at;
     }
     return -1;
 }
 
 /* Takes what can no longer be replayed off the list. */
-static void drop_stale(lua_State *L, captured *c)
+static void drop_stale(lua_State *L, lbp_captured *c)
 {
     int n = 0;
     lua_getiuservalue(L, 1, UV_ENTRIES);
     for (int i = 0; i < c->n; i++) {
-        if (!usable(c->entries[i], c->state)) {
+        if (!lbp_usable(c->entries[i], c->state)) {
             if (c->entries[i]->owner->guard) lbp_unguard(c->entries[i]->owner->guard);
             continue;
         }
@@ -85,10 +65,10 @@ static void drop_stale(lua_State *L, captured *c)
 }
 
 /* Names the first argument that differs from the latest plan's. */
-static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k, int first) __attribute__((noreturn));
-static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k, int first)
+static void too_many_plans(lua_State *L, const lbp_captured *c, const lbp_key *k, int first) __attribute__((noreturn));
+static void too_many_plans(lua_State *L, const lbp_captured *c, const lbp_key *k, int first)
 {
-    const entry *e = c->entries[c->n - 1];
+    const lbp_entry *e = c->entries[c->n - 1];
     int from = 1, from_before = 1, which = 0;
     for (; which < k->n_arguments && which < e->n_arguments; which++) {
         int n = k->ends[which] - from, n_before = e->ends[which] - from_before;
@@ -98,20 +78,20 @@ static void too_many_plans(lua_State *L, const captured *c, const lbp_key *k, in
     }
     if (which == k->n_arguments || which == e->n_arguments)
         lbp_error(L, "capture: %d plans were made, which is the limit, because the number of arguments or a mode keeps changing",
-                  MAX_PLANS);
+                  LBP_MAX_PLANS);
     lbp_error(L,
               "capture: %d plans were made, which is the limit, because argument %d keeps changing (it is now %s); "
               "pass a number that changes as a tensor, and batches of few different shapes",
-              MAX_PLANS, which + 1, lbp_describe(L, first + which));
+              LBP_MAX_PLANS, which + 1, lbp_describe(L, first + which));
 }
 
 /* ---- the first call ---- */
 
 static void abandon(lbp_guard *g) { bp_plan_abandon(g->state->ctx); }
 
-static entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int first, int last)
+static lbp_entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int first, int last)
 {
-    entry *e = (entry *)lua_newuserdatauv(L, sizeof *e + k->size, 3);
+    lbp_entry *e = (lbp_entry *)lua_newuserdatauv(L, sizeof *e + k->size, 3);
     memset(e, 0, sizeof *e);
     e->generation = s->generation;
     e->size = k->size;
@@ -133,7 +113,7 @@ static entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int first
 }
 
 /* The key once more, for its boxes: garbage may have been collected since it was read. */
-static void read_again(lua_State *L, const lbp_state *s, const entry *e, int first, int last, lbp_key *k)
+static void read_again(lua_State *L, const lbp_state *s, const lbp_entry *e, int first, int last, lbp_key *k)
 {
     lbp_read_key(L, s, first, last, k);
     if (k->trouble || !matches(e, k)) lbp_error(L, "capture: the arguments changed while the call was being prepared");
@@ -182,7 +162,7 @@ static bp_status keep_results(lua_State *L, const outcome *o)
     return status;
 }
 
-static bp_status end(lua_State *L, lbp_state *s, entry *e, const outcome *o)
+static bp_status end(lua_State *L, lbp_state *s, lbp_entry *e, const outcome *o)
 {
     bp_tensor *out[LBP_MAX_TENSORS];
     for (int i = 0; i < o->n; i++) out[i] = bp_tensor_retain(o->results[i]->tensor);
@@ -203,16 +183,16 @@ static void call_function(lua_State *L, int first, int last)
 }
 
 /* Runs the function on the arguments first..last, noting it. */
-static entry *record(lua_State *L, captured *c, int first, int last, outcome *o)
+static lbp_entry *record(lua_State *L, lbp_captured *c, int first, int last, outcome *o)
 {
     lbp_state *s = c->state;
     lbp_key k;
-    if (c->n == MAX_PLANS) drop_stale(L, c);
+    if (c->n == LBP_MAX_PLANS) drop_stale(L, c);
     lbp_disguise_arguments(L, s, first, last);
     lbp_read_key(L, s, first, last, &k);
     if (k.trouble) lbp_error(L, "capture: %s", k.trouble);
-    if (c->n == MAX_PLANS) too_many_plans(L, c, &k, first);
-    entry *e = push_entry(L, s, &k, first, last);
+    if (c->n == LBP_MAX_PLANS) too_many_plans(L, c, &k, first);
+    lbp_entry *e = push_entry(L, s, &k, first, last);
     int at = lua_gettop(L);
     lua_getiuservalue(L, 1, UV_ENTRIES);
     lbp_guard *g = lbp_guarded(L, s, abandon);
@@ -237,7 +217,7 @@ static entry *record(lua_State *L, captured *c, int first, int last, outcome *o)
 }
 
 /* Runs the function itself on the arguments first..last: they share memory that it writes, which a replay does not follow. */
-static void run_plainly(lua_State *L, captured *c, int first, int last, outcome *o)
+static void run_plainly(lua_State *L, lbp_captured *c, int first, int last, outcome *o)
 {
     int base = lua_gettop(L);
     call_function(L, first, last);
@@ -248,10 +228,10 @@ static void run_plainly(lua_State *L, captured *c, int first, int last, outcome 
 /* ---- later calls ---- */
 
 /* With `into` the results go there, else to out. *shares: nothing was run, see run_plainly. */
-static bp_status run(entry *e, const lbp_key *k, bp_tensor **out, bool into, bool *shares)
+static bp_status run(lbp_entry *e, const lbp_key *k, bp_tensor **out, bool into, bool *shares)
 {
     bp_tensor *in[LBP_MAX_TENSORS];
-    bp_plan *plan = plan_of(e);
+    bp_plan *plan = lbp_plan_of(e);
     for (int i = 0; i < e->n_in; i++) in[i] = bp_tensor_retain(k->boxes[i]->tensor);
     const bp_status status = into ? bp_plan_run_into(plan, e->n_in, in, e->n_out, out) : bp_plan_run(plan, e->n_in, in, out);
     *shares = status == BP_EINVAL && bp_plan_shares(plan, e->n_in, in);
@@ -281,10 +261,10 @@ static int push_arrangement_of(lua_State *L, int which)
 
 /* k was read a moment ago; making boxes may collect garbage, and a finalizer may free a tensor that k speaks of, or call c and so drop the
  * entry. */
-static int replay(lua_State *L, captured *c, int which, int last, lbp_key *k)
+static int replay(lua_State *L, lbp_captured *c, int which, int last, lbp_key *k)
 {
     lbp_state *s = c->state;
-    entry *e = c->entries[which];
+    lbp_entry *e = c->entries[which];
     const int n_out = e->n_out, arrangement = e->single ? 0 : push_arrangement_of(L, which), first = lua_gettop(L) + 1;
     const uint64_t dropped = c->dropped;
     uint64_t born[LBP_MAX_TENSORS];
@@ -294,7 +274,7 @@ static int replay(lua_State *L, captured *c, int which, int last, lbp_key *k)
     if (n_out > ROOM_AHEAD) luaL_checkstack(L, n_out + 16, NULL);
     for (int i = 0; i < k->n_tensors; i++) born[i] = k->boxes[i]->born;
     for (int i = 0; i < n_out; i++) results[i] = lbp_newbox(L, s);
-    if (c->dropped != dropped || !usable(e, s)) lbp_error(L, "capture: the plan grew old while the call was being prepared");
+    if (c->dropped != dropped || !lbp_usable(e, s)) lbp_error(L, "capture: the plan grew old while the call was being prepared");
     if (!as_before(k, born)) read_again(L, s, e, 2, last, k);
     const bp_status status = run(e, k, out, false, &shares);
     if (status != BP_OK && shares) {
@@ -307,14 +287,16 @@ static int replay(lua_State *L, captured *c, int which, int last, lbp_key *k)
     return arrangement ? lbp_push_arranged(L, arrangement, first) : 1;
 }
 
-static captured *check_captured(lua_State *L)
+lbp_captured *lbp_check_captured(lua_State *L, const char *method)
 {
-    captured *c = (captured *)lua_touserdata(L, 1);
-    if (!c || lua_rawlen(L, 1) != sizeof *c || c->tag != &captured_tag) lbp_typeerror(L, 1, "capture", "a captured function");
+    lbp_captured *c = (lbp_captured *)lua_touserdata(L, 1);
+    if (!c || lua_rawlen(L, 1) != sizeof *c || c->tag != &captured_tag)
+        lbp_error(L, "%s: called without its captured function, on %s; a method is called with ':', as in captured:%s(...)", method,
+                  lbp_describe(L, 1), method);
     return c;
 }
 
-static void run_hooks(lua_State *L, const captured *c)
+static void run_hooks(lua_State *L, const lbp_captured *c)
 {
     lua_getiuservalue(L, 1, UV_HOOKS);
     for (int i = 1; i <= c->n_hooks; i++) {
@@ -325,7 +307,7 @@ static void run_hooks(lua_State *L, const captured *c)
 }
 
 /* The place of the plan for the arguments first..last, -1: there is none yet. */
-static int prepare(lua_State *L, captured *c, int first, int last, lbp_key *k)
+static int prepare(lua_State *L, lbp_captured *c, int first, int last, lbp_key *k)
 {
     lbp_state *s = c->state;
     if (!s->ctx || s->reclaiming) lbp_enter(L); /* raises */
@@ -338,7 +320,7 @@ static int prepare(lua_State *L, captured *c, int first, int last, lbp_key *k)
 
 static int call_captured(lua_State *L)
 {
-    captured *c = check_captured(L);
+    lbp_captured *c = lbp_check_captured(L, "__call");
     const int last = lua_gettop(L);
     lbp_key k;
     const int which = prepare(L, c, 2, last, &k);
@@ -361,22 +343,22 @@ static void read_out(lua_State *L, const bp_plan *p, int arrangement, bp_tensor 
 }
 
 /* Copies what was not replayed. */
-static void store(lua_State *L, const captured *c, const entry *e, const outcome *o)
+static void store(lua_State *L, const lbp_captured *c, const lbp_entry *e, const outcome *o)
 {
     bp_tensor *results[LBP_MAX_TENSORS], *out[LBP_MAX_TENSORS];
     if (o->n != e->n_out) lbp_error(L, "into: the function returned %d tensors, and %d when it was recorded", o->n, e->n_out);
-    read_out(L, plan_of(e), e->single ? 0 : o->arrangement, out);
+    read_out(L, lbp_plan_of(e), e->single ? 0 : o->arrangement, out);
     for (int i = 0; i < o->n; i++) results[i] = lbp_testbox(L, o->first + i)->tensor;
     lbp_check(L, bp_plan_store(c->state->ctx, o->n, results, out));
     for (int i = 0; i < o->n; i++) lbp_free_box(L, o->first + i);
 }
 
-static void replay_into(lua_State *L, captured *c, int which, int last, const lbp_key *k)
+static void replay_into(lua_State *L, lbp_captured *c, int which, int last, const lbp_key *k)
 {
-    entry *e = c->entries[which];
+    lbp_entry *e = c->entries[which];
     bp_tensor *out[LBP_MAX_TENSORS];
     bool shares;
-    read_out(L, plan_of(e), e->single ? 0 : push_arrangement_of(L, which), out);
+    read_out(L, lbp_plan_of(e), e->single ? 0 : push_arrangement_of(L, which), out);
     const int n_out = e->n_out;
     for (int i = 0; i < n_out; i++) bp_tensor_retain(out[i]);
     const bp_status status = run(e, k, out, true, &shares);
@@ -386,7 +368,7 @@ static void replay_into(lua_State *L, captured *c, int which, int last, const lb
     outcome o;
     push_arrangement_of(L, which); /* keeps the entry */
     run_plainly(L, c, FIRST, last, &o);
-    if (!usable(e, c->state)) lbp_error(L, "into: the plan grew old during the call");
+    if (!lbp_usable(e, c->state)) lbp_error(L, "into: the plan grew old during the call");
     store(L, c, e, &o);
 }
 
@@ -397,7 +379,7 @@ static void replay_into(lua_State *L, captured *c, int which, int last, const lb
  * when all is computed. */
 static int into(lua_State *L)
 {
-    captured *c = check_captured(L);
+    lbp_captured *c = lbp_check_captured(L, "into");
     const int last = lua_gettop(L), type = lua_type(L, OUT);
     lbp_key k;
     if (type != LUA_TUSERDATA && type != LUA_TTABLE) lbp_typeerror(L, OUT, "into", "a tensor, or a table of tensors, for the results");
@@ -414,76 +396,11 @@ static int into(lua_State *L)
 
 /* ---- the captured function as a value ---- */
 
-static void set_integer(lua_State *L, const char *name, lua_Integer v)
-{
-    lua_pushinteger(L, v);
-    lua_setfield(L, -2, name);
-}
-
-/* The ops of a replay in order, at the top: {name =, where =, replays =, seconds =}. */
-static void push_steps(lua_State *L, const bp_plan *p, int ops)
-{
-    lua_createtable(L, ops, 0);
-    for (int k = 0; k < ops; k++) {
-        const bp_plan_timing t = bp_plan_timed(p, k);
-        lua_createtable(L, 0, 4);
-        lua_pushstring(L, bp_op_name(bp_plan_op(p, k)));
-        lua_setfield(L, -2, "name");
-        lua_pushstring(L, t.where ? t.where : "");
-        lua_setfield(L, -2, "where");
-        set_integer(L, "replays", t.replays);
-        lua_pushnumber(L, t.seconds);
-        lua_setfield(L, -2, "seconds");
-        lua_rawseti(L, -2, k + 1);
-    }
-}
-
-/*** captured:plans() -> list of {ops =, recorded =, arena_bytes =, temporary_bytes =, names =, steps =}
- * One for each kind of arguments met: how many ops a replay runs, how many were noted, the memory of its temporaries, what they would
- * take unshared, the names of the ops in order, and with captured:time(true) what each of them took. */
-static int plans(lua_State *L)
-{
-    captured *c = check_captured(L);
-    lbp_enter(L); /* raises once the state closes */
-    lua_newtable(L);
-    int n = 0;
-    for (int i = 0; i < c->n; i++) {
-        if (!usable(c->entries[i], c->state)) continue;
-        bp_plan_info info = bp_plan_describe(plan_of(c->entries[i]));
-        lua_createtable(L, 0, 5);
-        set_integer(L, "ops", info.ops);
-        set_integer(L, "recorded", info.recorded);
-        set_integer(L, "arena_bytes", (lua_Integer)info.arena_bytes);
-        set_integer(L, "temporary_bytes", (lua_Integer)info.temporary_bytes);
-        lua_createtable(L, info.ops, 0);
-        for (int k = 0; k < info.ops; k++) {
-            lua_pushstring(L, bp_op_name(bp_plan_op(plan_of(c->entries[i]), k)));
-            lua_rawseti(L, -2, k + 1);
-        }
-        lua_setfield(L, -2, "names");
-        push_steps(L, plan_of(c->entries[i]), info.ops);
-        lua_setfield(L, -2, "steps");
-        lua_rawseti(L, -2, ++n);
-    }
-    return 1;
-}
-
-/*** captured:time(on)
- * Has every plan time its ops from now on, or stops that; see the `steps` of plans(). */
-static int set_timing(lua_State *L)
-{
-    captured *c = check_captured(L);
-    const bool on = lua_toboolean(L, 2);
-    for (int i = 0; i < c->n; i++)
-        if (usable(c->entries[i], c->state)) lbp_check(L, bp_plan_profile(plan_of(c->entries[i]), on));
-    return 0;
-}
-
 /*** captured:before(hook)
  * Has hook() called before every call from now on: what has to happen in Lua each time. */
 static int before(lua_State *L)
 {
-    captured *c = check_captured(L);
+    lbp_captured *c = lbp_check_captured(L, "before");
     lbp_check_callable(L, 2, "before");
     lua_getiuservalue(L, 1, UV_HOOKS);
     lua_pushvalue(L, 2);
@@ -494,7 +411,7 @@ static int before(lua_State *L)
 
 static int describe(lua_State *L)
 {
-    lua_pushfstring(L, "[%s: %d plans]", CAPTURED, check_captured(L)->n);
+    lua_pushfstring(L, "[%s: %d plans]", CAPTURED, lbp_check_captured(L, "__tostring")->n);
     return 1;
 }
 
@@ -526,7 +443,7 @@ static int capture(lua_State *L)
 {
     lbp_check_callable(L, 1, "capture");
     lbp_state *s = lbp_state_of(L);
-    captured *c = (captured *)lua_newuserdatauv(L, sizeof *c, 3);
+    lbp_captured *c = (lbp_captured *)lua_newuserdatauv(L, sizeof *c, 3);
     memset(c, 0, sizeof *c);
     c->tag = &captured_tag;
     c->state = s;
@@ -547,9 +464,9 @@ void lbp_open_capture(lua_State *L, lbp_state *s)
     luaL_newmetatable(L, CAPTURED);
     luaL_setfuncs(L, metamethods, 0);
     lua_newtable(L);
-    lua_pushcfunction(L, plans);
+    lua_pushcfunction(L, lbp_captured_plans);
     lua_setfield(L, -2, "plans");
-    lua_pushcfunction(L, set_timing);
+    lua_pushcfunction(L, lbp_captured_time);
     lua_setfield(L, -2, "time");
     lua_pushcfunction(L, before);
     lua_setfield(L, -2, "before");

@@ -1,10 +1,11 @@
-/* capture.h - what the files of capture share: the key that tells calls apart, and the arrangement in which results are given back. */
+/* capture.h - what the files of capture share: the plans of a captured function, the key that tells calls apart, and the arrangement in
+ * which results are given back. */
 #ifndef LBP_CAPTURE_H
 #define LBP_CAPTURE_H
 
 #include "lbp.h"
 
-enum { LBP_MAX_TENSORS = 64, LBP_MAX_KEY = 4096, LBP_MAX_ARGUMENTS = 32, LBP_MAX_FIELDS = 64, LBP_DEEPEST = 8 };
+enum { LBP_MAX_PLANS = 64, LBP_MAX_TENSORS = 64, LBP_MAX_KEY = 4096, LBP_MAX_ARGUMENTS = 32, LBP_MAX_FIELDS = 64, LBP_DEEPEST = 8 };
 
 /* Everything the steps of a call may depend on, as bytes: dtype and shape of each tensor, its strides where it has gaps, the value of
  * everything else, the modes of the context. */
@@ -35,5 +36,36 @@ int lbp_push_arranged(lua_State *L, int idx, int first);
  * results, except that one value alone stands for a list of one; arrangement 0: it is the one tensor. Raises where one does not look like
  * looks[number]. Allocates nothing in Lua. */
 void lbp_match_arranged(lua_State *L, int arrangement, int value, const bp_meta *const *looks, bp_tensor **tensors);
+
+/* One plan and how to give back its results. */
+typedef struct lbp_entry {
+    lbp_held *owner; /* of the plan */
+    uint64_t generation;
+    int n_in, n_out, n_arguments;
+    bool single;                 /* the result is one tensor and nothing else: no arrangement is looked at */
+    int ends[LBP_MAX_ARGUMENTS]; /* of each argument in the key */
+    size_t size;
+    char key[];
+} lbp_entry;
+
+/* A captured function. */
+typedef struct lbp_captured {
+    const void *tag; /* told from other userdata without a table lookup */
+    lbp_state *state;
+    int n, latest, n_hooks;
+    uint64_t dropped; /* counts how often entries went */
+    lbp_entry *entries[LBP_MAX_PLANS];
+} lbp_captured;
+
+/* The first argument, of the method of that name; raises for anything else. */
+lbp_captured *lbp_check_captured(lua_State *L, const char *method);
+/* NULL: it was released. */
+bp_plan *lbp_plan_of(const lbp_entry *e);
+/* Whether the plan can still be replayed. */
+bool lbp_usable(const lbp_entry *e, const lbp_state *s);
+
+/* Methods (capture_report.c). */
+int lbp_captured_plans(lua_State *L);
+int lbp_captured_time(lua_State *L);
 
 #endif

@@ -206,6 +206,7 @@ describe("captured:into", function()
       ["the memory of what is handed on"] = { function() hands:into({ w:reshape(15)[{ { 1, 6 } }]:reshape(2, 3), bp.zeros(5, 3) }, x) end,
         "handed on" },
       ["what is handed on, turned"] = { function() hands:into({ bp.zeros(2, 3), w:reshape(5, 3) }, x) end, "handed on" },
+      ["a dot for the colon"] = { function() one.into(bp.zeros(2, 5), x) end, "called without its captured function.*captured:into%(" },
       ["being recorded"] = { function() bp.capture(function(v) one:into(bp.zeros(2, 5), v) end)(x) end, "inside another capture" },
     }
     for name, case in pairs(cases) do
