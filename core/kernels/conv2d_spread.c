@@ -22,8 +22,6 @@
 
 #include <string.h>
 
-enum { BLOCK_PIXELS = SPREAD_PIXELS };
-
 typedef struct spread {
     int64_t left, line;     /* columns before the image; numbers in a row with the room beside it, whole vectors */
     int64_t lines;          /* rows of dx in hand; of few channels all */
@@ -48,7 +46,7 @@ static size_t spread_of(const bp_conv_shape *s, void *scratch, spread *r)
     r->taps = conv_spread_taps(s);
     r->columns = r->taps * s->kw * s->c;
     r->p_row = vectors(r->columns) * KLANES;
-    r->block = s->ow > 0 && s->ow < BLOCK_PIXELS ? BLOCK_PIXELS / s->ow : 1;
+    r->block = s->ow > 0 && s->ow < SPREAD_PIXELS ? SPREAD_PIXELS / s->ow : 1;
     r->lines = (r->block - 1) * s->sh + (s->kh - 1) * s->dh + 1;
     if (r->taps > 1 && r->lines < s->h) r->lines = s->h;
     r->apart = r->taps > 1 ? 1 : ((r->runs - 1) * s->dw * s->c + vectors(r->run) * KLANES - 1) / (s->sw * s->c) + 1;
@@ -69,7 +67,7 @@ static void pack_taps(const bp_conv_shape *s, const spread *r, const real *w)
 {
     for (int64_t a = 0; a < s->kh / r->taps; a++)
         for (int64_t j = 0; j < r->columns;) {
-            const int vecs = K(tile_vecs)(BLOCK_PIXELS, r->columns - j);
+            const int vecs = K(tile_vecs)(SPREAD_PIXELS, r->columns - j);
             const int64_t width = (int64_t)vecs * KLANES, left = r->columns - j;
             const real *const from = w + (a * r->columns + j) * s->oc;
             K(tile_pack)(r->b + (a * r->p_row + j) * s->oc, vecs, from, 1, s->oc, s->oc, left < width ? left : width);
@@ -82,7 +80,7 @@ static void give(const bp_conv_shape *s, const spread *r, const real *b, const r
 {
     const int64_t pass = tile_k_pass(s->oc);
     for (int64_t j = 0; j < r->columns;) {
-        const int vecs = K(tile_vecs)(BLOCK_PIXELS, r->columns - j);
+        const int vecs = K(tile_vecs)(SPREAD_PIXELS, r->columns - j);
         const int64_t width = (int64_t)vecs * KLANES;
         for (int64_t k = 0; k < s->oc; k += pass) {
             const tile_panel panel = {

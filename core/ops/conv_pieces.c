@@ -10,11 +10,9 @@ enum {
     MOST_CHUNKS = 32,
     FEW_IMAGES = 16,    /* as many are cut by rows where they can be */
     FEWEST_PIXELS = 64, /* of a piece: each copies the weights into the order it wants */
-    FEWEST_TILES = 64,  /* fewer are cut by columns: convolution.c */
     PIECE_TILES = 24,   /* so many at least share a reading of the transformed weights */
     FEWEST_CHUNKS = 16, /* where nothing follows, the cut is finer */
     TILE = 4,           /* rows of a tile of Winograd's algorithm: it must lie where it lies in the whole image */
-    WEIGHT_STEP = 16,
 };
 
 typedef struct job {
@@ -88,35 +86,12 @@ bool bp__conv_pieces_pay(const bp_kernels *kernels, const bp_convolution *c, bp_
     const job j = cut(kernels, c, d, r);
     const int64_t image = bytes_of_rows(&j, j.rows);
     if (image * c->s.n <= 2 * PIECE_BYTES) return false;
-    if (j.winograd && c->s.n * tiles_of(&j) <= FEWEST_TILES) return false;
+    if (j.winograd && c->s.n * tiles_of(&j) <= BP_CONV_FEW_TILES) return false;
     if (j.bands == 1) return image <= PIECE_BYTES && c->s.n > FEW_IMAGES && (!j.grouped || divide_up(c->s.n, j.each) >= FEWEST_CHUNKS);
     return c->s.n * j.bands >= FEWEST_CHUNKS && bytes_of_rows(&j, j.windows * r->stride) <= 2 * PIECE_BYTES;
 }
 
 /* ---- one piece ---- */
-
-/* Rows r0..r1-1 of the result of each image are a smaller convolution; *skip: rows of the source before what it reads. */
-static bp_conv_shape rows_of(const job *j, int64_t images, int64_t r0, int64_t r1, int64_t *skip)
-{
-    bp_conv_shape s = j->c->s;
-    s.n = images;
-    *skip = 0;
-    if (r0 == 0 && r1 == j->rows) return s;
-    if (j->gradient) { /* of the rows of dy that have a tap there */
-        const int64_t least = r0 + s.ph - (s.kh - 1) * s.dh, last = (r1 - 1 + s.ph) / s.sh;
-        *skip = smaller(least > 0 ? divide_up(least, s.sh) : 0, s.oh);
-        s.h = r1 - r0;
-        s.oh = greater(smaller(last + 1, s.oh) - *skip, 0);
-        s.ph += r0 - *skip * s.sh;
-    } else { /* over the rows of x from their first tap on */
-        const int64_t first = r0 * s.sh - s.ph;
-        *skip = first > 0 ? smaller(first, s.h) : 0;
-        s.oh = r1 - r0;
-        s.h -= *skip;
-        s.ph = *skip - first;
-    }
-    return s;
-}
 
 static void run_piece(const job *j, int64_t first, int64_t images, int64_t w0, int64_t w1, int worker)
 {
@@ -126,7 +101,8 @@ static void run_piece(const job *j, int64_t first, int64_t images, int64_t w0, i
     const int64_t r0 = whole ? 0 : first_row(j, w0), r1 = whole ? j->rows : end_row(j, w1);
     char *const rows = j->scratch + (size_t)worker * j->scratch_bytes, *const scratch = rows + j->piece_bytes;
     int64_t skip;
-    const bp_conv_shape s = rows_of(j, images, r0, r1, &skip);
+    bp_conv_shape s = bp__conv_rows(&c->s, j->gradient, r0, r1, &skip);
+    s.n = images;
     const bp_conv_shape *all = &c->s;
     const int64_t tiles = images * divide_up(r1 - r0, TILE) * divide_up(j->width, TILE);
     if (j->gradient) {
@@ -163,8 +139,8 @@ static void weights_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
     const bp_conv_shape *s = &j->c->s;
-    const int64_t steps = j->gradient ? s->oc : s->c, columns = j->gradient ? s->c : s->oc, k0 = chunk * WEIGHT_STEP;
-    j->kernels->winograd_weights(s, j->gradient, j->c->w, j->u, k0, smaller(k0 + WEIGHT_STEP, steps), 0, columns,
+    const int64_t steps = j->gradient ? s->oc : s->c, columns = j->gradient ? s->c : s->oc, k0 = chunk * BP_CONV_WEIGHT_STEP;
+    j->kernels->winograd_weights(s, j->gradient, j->c->w, j->u, k0, smaller(k0 + BP_CONV_WEIGHT_STEP, steps), 0, columns,
                                  j->scratch + (size_t)worker * j->scratch_bytes + j->piece_bytes);
 }
 
@@ -179,7 +155,7 @@ bp_status bp__conv_in_pieces(bp_ctx *ctx, const bp_convolution *c, bp_conv_direc
     j.scratch = (char *)bp__scratch(ctx, all + (j.winograd ? j.kernels->winograd_weights_size(&c->s) : 0) + 64);
     if (!j.scratch) return BP_ENOMEM;
     j.u = j.scratch + all;
-    if (j.winograd) bp_parallel(ctx, divide_up(j.gradient ? c->s.oc : c->s.c, WEIGHT_STEP), weights_chunk, &j);
+    if (j.winograd) bp_parallel(ctx, divide_up(j.gradient ? c->s.oc : c->s.c, BP_CONV_WEIGHT_STEP), weights_chunk, &j);
     if (j.bands == 1)
         bp_parallel(ctx, bp_chunks(c->s.n, j.each), images_chunk, &j);
     else

@@ -92,6 +92,26 @@ static void cut_images(job *j, int64_t rows, int64_t width, int64_t most)
     j->pieces = divide_up(rows, j->rows);
 }
 
+bp_conv_shape bp__conv_rows(const bp_conv_shape *whole, bool gradient, int64_t r0, int64_t r1, int64_t *skip)
+{
+    bp_conv_shape s = *whole;
+    s.n = 1;
+    if (gradient) {
+        const int64_t least = r0 + s.ph - (s.kh - 1) * s.dh, last = (r1 - 1 + s.ph) / s.sh;
+        *skip = smaller(least > 0 ? divide_up(least, s.sh) : 0, s.oh);
+        s.h = r1 - r0;
+        s.oh = greater(smaller(last + 1, s.oh) - *skip, 0);
+        s.ph += r0 - *skip * s.sh;
+    } else {
+        const int64_t first = r0 * s.sh - s.ph;
+        *skip = first > 0 ? smaller(first, s.h) : 0;
+        s.oh = r1 - r0;
+        s.h -= *skip;
+        s.ph = *skip - first;
+    }
+    return s;
+}
+
 static int64_t chunks_of(const job *j) { return j->pieces > 1 ? j->s.n * j->pieces : bp_chunks(j->s.n, j->images); }
 
 /* ---- Winograd or not ---- */
@@ -163,7 +183,7 @@ static bp_status multiply_grad_weight(bp_ctx *ctx, const bp_convolution *c)
 
 /* ---- Winograd: weights once, then tiles; or of few tiles, all of them for a part of the columns, with the weights of those ---- */
 
-enum { WEIGHT_STEP = 16, FEW_TILES = 64, COLUMN_STEP = 32 };
+enum { COLUMN_STEP = 32 };
 
 static void transform_weights(const job *j, void *u, int64_t k0, int64_t k1, int64_t j0, int64_t j1, void *scratch)
 {
@@ -185,8 +205,8 @@ static int64_t columns_of(const job *j) { return j->gradient ? j->s.c : j->s.oc;
 static void weights_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
-    const int64_t first = chunk * WEIGHT_STEP;
-    transform_weights(j, j->u, first, smaller(first + WEIGHT_STEP, steps_of(j)), 0, columns_of(j), scratch_of(j, worker));
+    const int64_t first = chunk * BP_CONV_WEIGHT_STEP;
+    transform_weights(j, j->u, first, smaller(first + BP_CONV_WEIGHT_STEP, steps_of(j)), 0, columns_of(j), scratch_of(j, worker));
 }
 
 static void tiles_chunk(void *arg, int64_t chunk, int worker)
@@ -223,27 +243,22 @@ static bp_status run_tiles(bp_ctx *ctx, job *j, bp_conv_direction d)
     const bp_conv_shape *s = &j->s;
     j->gradient = d == BP_CONV_GRAD_INPUT;
     j->tiles = s->n * tiles_of(s, d);
-    if (j->tiles <= FEW_TILES) return run_columns(ctx, j);
+    if (j->tiles <= BP_CONV_FEW_TILES) return run_columns(ctx, j);
     const int64_t grain = (int64_t)(BP_WORK_GRAIN / 2 / (36.0 * (double)s->c * (double)s->oc));
     j->tiles_each = greater(greater(grain / TILE_STEP, 1), divide_up(j->tiles, MOST_CHUNKS * TILE_STEP)) * TILE_STEP;
     j->u = take_scratch(ctx, j, j->kernels->winograd_scratch(s), j->kernels->winograd_weights_size(s));
     if (!j->u) return BP_ENOMEM;
-    bp_parallel(ctx, divide_up(steps_of(j), WEIGHT_STEP), weights_chunk, j);
+    bp_parallel(ctx, divide_up(steps_of(j), BP_CONV_WEIGHT_STEP), weights_chunk, j);
     bp_parallel(ctx, bp_chunks(j->tiles, j->tiles_each), tiles_chunk, j);
     return BP_OK;
 }
 
 /* ---- forward ---- */
 
-/* Output rows i0..i1-1 of image k are a smaller convolution: over the input rows from their first tap on. */
 static void forward_rows(const job *j, int64_t k, int64_t i0, int64_t i1, void *scratch)
 {
-    bp_conv_shape s = j->s;
-    const int64_t first = i0 * s.sh - s.ph, skip = first > 0 ? smaller(first, s.h) : 0;
-    s.n = 1;
-    s.oh = i1 - i0;
-    s.h -= skip;
-    s.ph = skip - first;
+    int64_t skip;
+    const bp_conv_shape s = bp__conv_rows(&j->s, false, i0, i1, &skip);
     j->kernels->conv2d_forward(&s, j->x + (k * j->s.h + skip) * s.w * s.c * j->size, j->w, j->bias, j->act,
                                j->out + (k * j->s.oh + i0) * s.ow * s.oc * j->size, 0, 1, scratch);
 }
@@ -275,17 +290,11 @@ bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c)
 
 /* ---- gradient with respect to the input ---- */
 
-/* Rows h0..h1-1 of dx of image k are the gradient of a smaller convolution: of the rows of dy that have a tap there. */
 static void grad_input_rows(const job *j, int64_t k, int64_t h0, int64_t h1, void *scratch)
 {
-    bp_conv_shape s = j->s;
-    const int64_t before_first = h0 + s.ph - (s.kh - 1) * s.dh, last = (h1 - 1 + s.ph) / s.sh;
-    const int64_t first = smaller(before_first > 0 ? divide_up(before_first, s.sh) : 0, s.oh);
-    s.n = 1;
-    s.h = h1 - h0;
-    s.oh = greater(smaller(last + 1, s.oh) - first, 0);
-    s.ph += h0 - first * s.sh;
-    j->kernels->conv2d_grad_input(&s, j->dy + (k * j->s.oh + first) * s.ow * s.oc * j->size, j->w,
+    int64_t skip;
+    const bp_conv_shape s = bp__conv_rows(&j->s, true, h0, h1, &skip);
+    j->kernels->conv2d_grad_input(&s, j->dy + (k * j->s.oh + skip) * s.ow * s.oc * j->size, j->w,
                                   j->out + (k * j->s.h + h0) * s.w * s.c * j->size, 0, 1, scratch);
 }
 
@@ -352,12 +361,8 @@ static int64_t weights_of(const bp_conv_shape *s) { return s->kh * s->kw * s->c 
 /* What output rows i0..i1-1 of image k add. */
 static void grad_weight_rows(const job *j, int64_t k, int64_t i0, int64_t i1, void *part, void *scratch)
 {
-    bp_conv_shape s = j->s;
-    const int64_t first = i0 * s.sh - s.ph, skip = first > 0 ? smaller(first, s.h) : 0;
-    s.n = 1;
-    s.oh = i1 - i0;
-    s.h -= skip;
-    s.ph = skip - first;
+    int64_t skip;
+    const bp_conv_shape s = bp__conv_rows(&j->s, false, i0, i1, &skip);
     j->kernels->conv2d_grad_weight(&s, j->x + (k * j->s.h + skip) * s.w * s.c * j->size, j->dy + (k * j->s.oh + i0) * s.ow * s.oc * j->size,
                                    part, 0, 1, 0, s.oc, scratch);
 }

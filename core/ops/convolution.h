@@ -25,13 +25,20 @@ typedef enum bp_conv_direction { BP_CONV_FORWARD, BP_CONV_GRAD_INPUT, BP_CONV_GR
 static inline bool bp__conv_is_product(const bp_conv_shape *s) { return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1; }
 bool bp__conv_by_winograd(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d);
 
-/* Whether the mask, of which only that it is there is looked at, is likely done faster with the gradient of the input than afterwards. */
+/* Whether a mask is likely undone faster with the gradient of the input than afterwards; c->mask is not looked at. */
 bool bp__conv_mask_pays(const bp_kernels *kernels, const bp_convolution *c);
+
+/* Rows r0..r1-1 of y of one image are a smaller convolution, over the rows of x from their first tap on. Those of dx are its gradient, of
+ * the rows of dy that have a tap there. *skip: so many rows of x or dy come before. */
+bp_conv_shape bp__conv_rows(const bp_conv_shape *whole, bool gradient, int64_t r0, int64_t r1, int64_t *skip);
 
 /* Each fails only for want of scratch. */
 bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c);
 bp_status bp__conv_grad_input(bp_ctx *ctx, const bp_convolution *c);
 bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c);
+
+/* Winograd's way: of so few tiles all are taken for a part of the columns; weights are transformed so many steps at a time. */
+enum { BP_CONV_FEW_TILES = 64, BP_CONV_WEIGHT_STEP = 16 };
 
 /* A 3x3 kernel with stride and dilation 1. */
 static inline bool bp__winograd_fits(const bp_conv_shape *s)
