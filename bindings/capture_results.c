@@ -133,8 +133,8 @@ static void mismatch(matcher *m, int idx, const path *p, const bp_meta *look)
     const bp_tensor *t = box ? box->tensor : NULL;
     if (box && !t) lbp_error(L, "into: %s was freed; a tensor %s %s is expected", where, dtype, want);
     if (!t || t->m.dtype != look->dtype || !bp_shape_equal(t->m.ndim, t->m.shape, look->ndim, look->shape))
-        lbp_error(L, "into: %s is %s; the result there is %s %s, so make it with bp.empty or bp.zeros of that shape and dtype", where, what,
-                  dtype, want);
+        lbp_error(L, "into: %s is %s; the result there is %s %s, so make it with bp.zeros of that shape and dtype", where, what, dtype,
+                  want);
     if (t->var)
         lbp_error(L, "into: %s requires a gradient or has a history, which a replay cannot give it; pass %s:detach()", where, where);
     lbp_error(L, "into: %s is a view with gaps; pass a tensor of its own, made with %s:contiguous(), and copy that into the view", where,

@@ -190,7 +190,8 @@ describe("captured:into", function()
     local cases = {
       ["no output"] = { function() one:into() end, "a tensor, or a table of tensors, for the results is expected" },
       ["a number"] = { function() one:into(3, x) end, "a tensor, or a table of tensors, for the results is expected" },
-      ["another shape"] = { function() one:into(bp.zeros(5, 2), x) end, "out is a tensor f32 %[5x2%]; the result there is f32 %[2x5%]" },
+      ["another shape"] = { function() one:into(bp.zeros(5, 2), x) end,
+        "out is a tensor f32 %[5x2%]; the result there is f32 %[2x5%], so make it with bp.zeros of" },
       ["another dtype"] = { function() one:into(bp.zeros(2, 5, { dtype = "f64" }), x) end, "the result there is f32" },
       ["a view with gaps"] = { function() one:into(bp.zeros(5, 2):t(), x) end, "view with gaps.*contiguous" },
       ["an expanded tensor"] = { function() one:into(bp.zeros(1, 5):expand(2, 5), x) end, "view with gaps" },
