@@ -7,7 +7,8 @@
  *
  * What is dead but has, or had, a finalizer goes only in the cycle after the one that finds it, and Lua counts it as alive till then: with
  * nothing but boxes coming and going each cycle begins later than the last, without end. So a full collection is due as well when boxes
- * have been made that take as much of Lua's heap as the rest of it, at least BOXES_SLACK. */
+ * have been made that take BOXES_SHARE times as much of Lua's heap as the rest of it, at least BOXES_SLACK: rarely enough that Lua's own
+ * cycles do the work wherever they can. */
 #include "lbp.h"
 
 #include "../core/base/memory.h"
@@ -15,7 +16,7 @@
 
 #include <string.h>
 
-enum { SLACK = 16 << 20, SINK_SHIFT = 8, BOX_BYTES = 64, BOXES_SLACK = 4 << 20 };
+enum { SLACK = 16 << 20, SINK_SHIFT = 8, BOX_BYTES = 64, BOXES_SHARE = 2, BOXES_SLACK = 8 << 20 };
 
 const char lbp_box_tag = 0;
 
@@ -25,7 +26,7 @@ static size_t due_after(size_t live) { return live + (live > SLACK ? live : SLAC
 static uint64_t boxes_due(lua_State *L, const lbp_state *s, uint64_t made)
 {
     const uint64_t heap = (uint64_t)lua_gc(L, LUA_GCCOUNT) << 10, dead = made * BOX_BYTES, rest = heap > dead ? heap - dead : 0;
-    return s->born + (rest > BOXES_SLACK ? rest : BOXES_SLACK) / BOX_BYTES;
+    return s->born + (BOXES_SHARE * rest > BOXES_SLACK ? BOXES_SHARE * rest : BOXES_SLACK) / BOX_BYTES;
 }
 
 static void pace_collector(lua_State *L, lbp_state *s)
