@@ -112,7 +112,7 @@ local list = {
     needs = { "depthwise_conv2d" }, learn = { 48, 3 },
     layers = { layer.conv(28, 32, 32, 3, { same = true, depthwise = true, first = true }), layer.conv(28, 32, 64, 1),
       layer.conv(28, 64, 64, 3, { same = true, depthwise = true }), layer.conv(28, 64, 64, 1), layer.dense(64, 10) },
-    bound = "1x1 products, then the traffic of relu's gradient" },
+    bound = "1x1 products, then traffic between layers" },
   { name = "infer_mlp", title = "one sample through dense 10-32-1", batch = 1, layers = tiny(), small = true, forward = true,
     bound = "calls" },
   { name = "infer_cnn", title = "one sample through the convolutional net", batch = 1, layers = cnn(), small = true, forward = true,
