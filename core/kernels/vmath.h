@@ -64,10 +64,10 @@ static inline vec vec_min(vec a, vec b) { return vec_select((a < b) | (a != a), 
     }                                                                                        \
     static inline vec vec_across_##name(vec a)                                               \
     {                                                                                        \
-        if (KLANES > 8) a = vec_round_##name(a, LANES(PARTNER, 8));  \
-        if (KLANES > 4) a = vec_round_##name(a, LANES(PARTNER, 4));  \
-        if (KLANES > 2) a = vec_round_##name(a, LANES(PARTNER, 2));  \
-        return vec_round_##name(a, LANES(PARTNER, 1));               \
+        if (KLANES > 8) a = vec_round_##name(a, LANES(PARTNER, 8));                          \
+        if (KLANES > 4) a = vec_round_##name(a, LANES(PARTNER, 4));                          \
+        if (KLANES > 2) a = vec_round_##name(a, LANES(PARTNER, 2));                          \
+        return vec_round_##name(a, LANES(PARTNER, 1));                                       \
     }
 VEC_ACROSS(sum, a + b)
 VEC_ACROSS(max, vec_max(a, b))

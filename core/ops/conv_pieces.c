@@ -3,6 +3,7 @@
 
 #include "../base/memory.h"
 #include "../base/pool.h"
+#include "../base/whole.h"
 #include "product.h"
 
 enum {
@@ -29,11 +30,6 @@ typedef struct job {
     char *scratch;
     size_t piece_bytes, scratch_bytes; /* scratch of a worker: a piece, and what the kernels want */
 } job;
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t a, int64_t step) { return divide_up(a, step) * step; }
 
 /* Rows of the result in which window w begins, and those from window w0 to the end of window w1 - 1. */
 static int64_t first_row(const job *j, int64_t w) { return greater(w * j->reader->stride - j->reader->before, 0); }

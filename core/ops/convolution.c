@@ -5,6 +5,7 @@
 
 #include "../base/memory.h"
 #include "../base/pool.h"
+#include "../base/whole.h"
 #include "conv_pieces.h"
 #include "product.h"
 
@@ -40,10 +41,6 @@ typedef struct job {
     char *scratch;
     size_t scratch_bytes; /* per worker */
 } job;
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static job job_of(bp_ctx *ctx, const bp_convolution *c)
 {

@@ -1,6 +1,7 @@
 /* depthwise_conv2d.c - two-dimensional convolution of every channel by itself, and its two gradients: see conv_sides.h. */
 #include "../base/memory.h"
 #include "../base/pool.h"
+#include "../base/whole.h"
 #include "conv_sides.h"
 #include "fused_activation.h"
 #include "fusing.h"
@@ -76,8 +77,6 @@ typedef struct job {
     char *scratch;
     size_t scratch_bytes, masked_bytes; /* per worker: all, and rows of dx that are to be masked, at its beginning */
 } job;
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Multiply-adds of n images, or what moving their pixels is worth in those. */
 static double work_of(const bp_conv_shape *s, int64_t n)

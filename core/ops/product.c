@@ -3,6 +3,7 @@
 
 #include "../base/memory.h"
 #include "../base/pool.h"
+#include "../base/whole.h"
 #include "op.h"
 
 enum {
@@ -32,11 +33,6 @@ typedef struct job {
     char *scratch;
     size_t scratch_bytes, masked_bytes; /* per worker: all, and the masked rows at its beginning */
 } job;
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t a, int64_t step) { return divide_up(a, step) * step; }
 
 /* In multiply-adds. Few rows wait for B to come from memory, about as long as eight would take to compute. */
 static double work_of(int64_t m, int64_t n, int64_t k) { return (double)(m < 8 ? 8 : m) * (double)n * (double)k; }
