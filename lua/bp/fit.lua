@@ -112,7 +112,8 @@ local function batches_of(run, train, compiled)
   if not partial then model.reset(compiled) end
   run.batch, run.result = partial and partial.batch or 0, partial and partial.result
   run.batches = batches.iterate(train, { o.batch_size, shuffle = o.shuffle, resume = partial and partial.batches },
-    #run.callbacks > 0 and "kept" or "reused") -- a callback may keep a batch
+    #run.callbacks > 0 and "kept" or "reused", -- a callback may keep a batch,
+    o.transform ~= nil) -- and a transform write into it
 end
 
 -- What a callback may go through once more: a step without a plan, and the batches from where an iterator stood.
@@ -120,7 +121,7 @@ local function offer_repeats(self, run, train, compiled)
   local o = run.options
   run.eager = function(...) core.scope(train_step(self, compiled, weighted(compiled.loss, o.class_weight)), ...) end
   function run.batches_from(state)
-    local from = train:batches{ o.batch_size, shuffle = o.shuffle, resume = state }
+    local from = batches.iterate(train, { o.batch_size, shuffle = o.shuffle, resume = state }, nil, o.transform ~= nil)
     return function()
       local batch = from()
       if o.transform then transform(o, batch) end

@@ -117,6 +117,36 @@ describe("a dataset of tensors", function()
     assert.same({}, seen(data.tensors{ x = bp.zeros(0, 3) }, { 4, shuffle = true }))
   end)
 
+  it("hands functions samples of their own, so that what they write in place is not written into the data", function()
+    local sets = {
+      ["as stored"] = function(x, y) return data.tensors{ x, y } end,
+      ["tables of tensors"] = function(x, y) return data.tensors{ { a = x, b = { bp.zeros(4, 1) } }, y } end,
+      ["positions"] = function(x, y) return data.tensors{ x, y }:subset{ 4, 3, 2, 1 } end,
+    }
+    local function double(x, y)
+      local part = bp.is_tensor(x) and x or x.a
+      part:mul_(2)
+      y:mul_(2)
+      return x, y
+    end
+    for name, make in pairs(sets) do
+      local x, y = bp.ones(4, 3), bp.ones(4, 1)
+      for batch in make(x, y):map(double):batches(2) do assert.equal(2, batch.y[{ 1, 1 }]:item(), name) end
+      assert.equal(12, x:sum():item(), name)
+      assert.equal(4, y:sum():item(), name)
+    end
+    local x, y = bp.ones(4, 3), bp.ones(4, 1)
+    local model = bp.nn.sequential{ bp.nn.dense(1) }
+    model:compile{ optimizer = "sgd", loss = "mse" }
+    for _, shuffle in ipairs{ false, true } do
+      for _, callbacks in ipairs{ {}, { bp.callbacks.lambda{ on_batch_end = function() end } } } do
+        model:fit{ { x, y }, epochs = 2, batch_size = 2, shuffle = shuffle, transform = double, callbacks = callbacks, verbose = 0 }
+        assert.equal(12, x:sum():item())
+        assert.equal(4, y:sum():item())
+      end
+    end
+  end)
+
   it("maps a function over batches", function()
     local d = data.tensors{ numbers(4), numbers(4) }
     local mapped = d:map(function(x) return x + 100 end):map(function(x, y) return x, y * 2 end)

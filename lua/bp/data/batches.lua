@@ -1,4 +1,5 @@
---- Going through a dataset batch by batch. Each batch is gathered by one op per tensor; where the order is the stored one it is a view.
+--- Going through a dataset batch by batch. Each batch is gathered by one op per tensor; where the order is the stored one it is a view,
+--- and a copy where functions follow that may write into it.
 ---@internal
 local columns = require "bp.data.columns"
 local core = require "bp.core"
@@ -86,16 +87,16 @@ local function positions(order, first, last)
   return order and order[{ { first, last } }] or ops.arange{ start = first, stop = last + 1, dtype = "i64" }
 end
 
--- A column's samples at rows, or where there are none, first..last.
-local function samples(column, rows, first, last)
+-- A column's samples at rows, or where there are none, first..last; in memory of their own when `own` is true.
+local function samples(column, rows, first, last, own)
   if rows then return columns.take(column, rows) end
-  return columns.range(column, first, last)
+  return (own and columns.copy or columns.range)(column, first, last)
 end
 
 -- Gathers the columns that are not there.
 local function fill(batch, rows, first, last)
   for name, column in pairs(batch.dataset.columns) do
-    if rawget(batch, name) == nil then batch[name] = samples(column, rows, first, last) end
+    if rawget(batch, name) == nil then batch[name] = samples(column, rows, first, last, rawget(batch, "own")) end
   end
 end
 
@@ -127,9 +128,9 @@ local function move(batch, rows, first, last)
 end
 
 -- All columns now, and what dataset:map makes of them.
-local function gather(dataset, index, rows, first, last)
+local function gather(dataset, index, rows, first, last, own)
   local batch = { index = index }
-  for name, column in pairs(dataset.columns) do batch[name] = samples(column, rows, first, last) end
+  for name, column in pairs(dataset.columns) do batch[name] = samples(column, rows, first, last, own) end
   return transform(batch, dataset.functions)
 end
 
@@ -140,15 +141,17 @@ local batches = {}
 ---@param given any { 64, shuffle = false, drop_last = false, resume = } or the size
 ---@param lazy string|nil "kept": columns are gathered when they are first read, see also batches.rows; "reused": so they are, and a batch
 --- is good until the next one is asked for
+---@param own boolean|nil the caller may write into a batch: its columns are no views of the dataset's
 ---@return table next gives { x =, y =, weight =, index = } when called; index: i64 tensor, the samples' positions in the dataset;
 --- next:state() says where it stands
-function batches.iterate(dataset, given, lazy)
+function batches.iterate(dataset, given, lazy, own)
   local o = spec:read(given)
   local n = #dataset
   local bucket, sequences = bucket_of(dataset, o)
   o.bucket = bucket
   if o.resume then check_resume(o, n) end
   local self = setmetatable({ done = o.resume and o.resume.done or 0, size = o.size, samples = n, bucket = o.bucket }, Batches)
+  own = own or #dataset.functions > 0
   local last_start = o.drop_last and n - o.size + 1 or n
   core.no_grad(function()
     local order, rows, stream = nil, dataset.rows, nil
@@ -174,8 +177,9 @@ function batches.iterate(dataset, given, lazy)
       self.done = self.done + 1
       if latest then return move(latest, rows, first, last) end
       local here = rows and rows[{ { first, last } }]
-      if not waits then return core.no_grad(gather, dataset, positions(order, first, last), here, first, last) end
-      local batch = setmetatable({ dataset = dataset, rows = here, order = order, first = first, last = last, untouched = true }, Lazy)
+      if not waits then return core.no_grad(gather, dataset, positions(order, first, last), here, first, last, own) end
+      local batch = setmetatable({ dataset = dataset, rows = here, order = order, first = first, last = last, own = own,
+        untouched = true }, Lazy)
       if lazy == "reused" then latest = batch end
       return batch
     end

@@ -82,6 +82,18 @@ function columns.take(column, index) return columns.map(column, take, index) end
 ---@return any column
 function columns.range(column, first, last) return columns.map(column, range, first, last) end
 
+local function owned(tensor, first, last)
+  if ragged.is(tensor) then return tensor:range(first, last) end
+  return ops.copy(tensor[{ { first, last } }])
+end
+
+--- The samples first..last, in memory of their own.
+---@param column any
+---@param first integer
+---@param last integer
+---@return any column
+function columns.copy(column, first, last) return columns.map(column, owned, first, last) end
+
 --- All samples of a column, sequences filled up to the longest.
 ---@param column any
 ---@return any column
