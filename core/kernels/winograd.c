@@ -10,14 +10,15 @@
  *     over all tiles only once.
  *
  * In two dimensions that is done along columns, then along rows: a tile of 4x4 results costs 36 products per pair of channels, not 144. The
- * products of one position e of the 36 over tiles t, channels c and features o are a matrix product, for the micro-kernel of tile.h:
+ * products of one position e of the 36 over tiles t, channels c and features o are a matrix product:
  *
  *     forward, input gradient    M[e][t][o] = sum over c of V[e][t][c] * U[e][c][o]      V = B^T x B, U = G w G^T
  *     weight gradient            S[e][c][o] = sum over t of V[e][t][c] * D[e][t][o]      D = H dy H^T
  *
  * The input gradient is the forward one over dy with the weights turned by 180 degrees and transposed. Tiles at the edge read zeros beside
  * the image and keep only results inside. They are taken in blocks whose V stays in the second-level cache; M exists for one panel of
- * columns at a time. An element is the same chain of operations in whatever block its tile lies.
+ * columns and so few tiles at a time that it stays in the first-level cache. While products run, the pixels of the next block are sent for.
+ * An element is the same chain of operations in whatever block its tile lies.
  *
  * The points a = 11/16, b = 3/2 keep the matrices near 1 and are exact in binary, as are their squares. Rounding is then about twice that
  * of the plain sum (tests/c/test_winograd.c measures it); a = 1, b = 2, found in many texts, has twice that again and worse outliers. */
@@ -29,7 +30,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { POINTS = 6, CELLS = POINTS * POINTS, OUT = 4, TAPS = 3, APART = 16 };
+enum { POINTS = 6, CELLS = POINTS * POINTS, OUT = 4, TAPS = 3, APART = 16, STRIP = 8, ERRANDS = 256, LINE = 64 };
 
 #define A ((real)0.6875)
 #define B ((real)1.5)
@@ -111,41 +112,65 @@ INLINE void store_lanes(real *p, int lanes, vec v)
         vec_store_some(p, 1, lanes, v);
 }
 
-/* axis() along the columns of in[n][n] to half[POINTS][n], then along its rows to to[POINTS][POINTS], `cell` apart. */
-#define TRANSFORM(n, axis)                                                          \
-    vec half[POINTS][n];                                                            \
-    _Pragma("GCC unroll 1") for (int j = 0; j < n; j++)                             \
-    {                                                                               \
-        vec d[n], r[POINTS];                                                        \
-        _Pragma("GCC unroll 6") for (int i = 0; i < n; i++) d[i] = READ(i, j);      \
-        axis(d, r);                                                                 \
-        _Pragma("GCC unroll 6") for (int i = 0; i < POINTS; i++) half[i][j] = r[i]; \
-    }                                                                               \
-    _Pragma("GCC unroll 1") for (int i = 0; i < POINTS; i++, to += POINTS * cell)   \
-    {                                                                               \
-        vec r[POINTS];                                                              \
-        axis(half[i], r);                                                           \
-        _Pragma("GCC unroll 6") for (int j = 0; j < POINTS; j++) vec_store(to + j * cell, r[j]); \
-    }
-
-#define READ(i, j) load_lanes(pixel[(i) * POINTS + (j)] + at, lanes)
-INLINE void input_tile(const int lanes, const real *const *pixel, int64_t at, real *to, int64_t cell){ TRANSFORM(POINTS, input_axis) }
-#undef READ
-#define READ(i, j) load_lanes(pixel[(i)*OUT + (j)] + at, lanes)
-INLINE void gradient_tile(const int lanes, const real *const *pixel, int64_t at, real *to, int64_t cell)
+/* Transforms of tiles side by side: first the pixels of each column, which neighbours share, then for each tile its rows. `row` are the n
+ * rows of pixels of one vector of channels from the first tile's first column on, NULL for zeros; columns before `from` or from `until` on
+ * are zeros too. A tile's cells are `cell` apart, tiles are `apart`. */
+INLINE void transform_strip(const int n, const int lanes, const real *const *row, int64_t pixel, int64_t tiles, int64_t from, int64_t until,
+                            real *to, int64_t cell, int64_t apart)
 {
-    TRANSFORM(OUT, gradient_axis)
+    vec half[POINTS][STRIP * OUT + POINTS - OUT];
+    const int64_t columns = tiles * OUT + n - OUT;
+    for (int64_t j = 0; j < columns; j++) {
+        vec d[POINTS], r[POINTS];
+        const bool inside = j >= from && j < until;
+#pragma GCC unroll 6
+        for (int i = 0; i < n; i++) d[i] = inside && row[i] ? load_lanes(row[i] + j * pixel, lanes) : (vec){ 0 };
+        if (n == POINTS)
+            input_axis(d, r);
+        else
+            gradient_axis(d, r);
+#pragma GCC unroll 6
+        for (int i = 0; i < POINTS; i++) half[i][j] = r[i];
+    }
+    for (int64_t t = 0; t < tiles; t++, to += apart)
+#pragma GCC unroll 1
+        for (int i = 0; i < POINTS; i++) {
+            vec r[POINTS];
+            if (n == POINTS)
+                input_axis(half[i] + t * OUT, r);
+            else
+                gradient_axis(half[i] + t * OUT, r);
+#pragma GCC unroll 6
+            for (int j = 0; j < POINTS; j++) vec_store(to + (i * POINTS + j) * cell, r[j]);
+        }
 }
-#undef READ
+
 /* Taps `tap` apart; turned: the last one first. */
-#define READ(i, j) load_lanes(w + (turned ? 8 - ((i) * TAPS + (j)) : (i) * TAPS + (j)) * tap, lanes)
-INLINE void weight_tile(const int lanes, const real *w, int64_t tap, bool turned, real *to, int64_t cell) { TRANSFORM(TAPS, weight_axis) }
-#undef READ
+INLINE void weight_tile(const int lanes, const real *w, int64_t tap, bool turned, real *to, int64_t cell)
+{
+    vec half[POINTS][TAPS];
+#pragma GCC unroll 3
+    for (int j = 0; j < TAPS; j++) {
+        vec d[TAPS], r[POINTS];
+#pragma GCC unroll 3
+        for (int i = 0; i < TAPS; i++) d[i] = load_lanes(w + (turned ? 8 - (i * TAPS + j) : i * TAPS + j) * tap, lanes);
+        weight_axis(d, r);
+#pragma GCC unroll 6
+        for (int i = 0; i < POINTS; i++) half[i][j] = r[i];
+    }
+#pragma GCC unroll 1
+    for (int i = 0; i < POINTS; i++, to += POINTS * cell) {
+        vec r[POINTS];
+        weight_axis(half[i], r);
+#pragma GCC unroll 6
+        for (int j = 0; j < POINTS; j++) vec_store(to + j * cell, r[j]);
+    }
+}
 
 /* ---- what forward and input gradient differ in ---- */
 
 typedef struct plan {
-    int64_t h, w, c;    /* source */
+    int64_t n, h, w, c; /* source */
     int64_t oh, ow, oc; /* result */
     int64_t ph, pw;     /* zeros before the source; negative: rows never read */
     int64_t rows, cols; /* of tiles */
@@ -153,23 +178,34 @@ typedef struct plan {
 
 static plan plan_of(const bp_conv_shape *s, bool gradient)
 {
-    plan p = gradient ? (plan){ .h = s->oh, .w = s->ow, .c = s->oc, .oh = s->h, .ow = s->w, .oc = s->c, .ph = 2 - s->ph, .pw = 2 - s->pw }
-                      : (plan){ .h = s->h, .w = s->w, .c = s->c, .oh = s->oh, .ow = s->ow, .oc = s->oc, .ph = s->ph, .pw = s->pw };
+    plan p = { .n = s->n, .h = s->h, .w = s->w, .c = s->c, .oh = s->oh, .ow = s->ow, .oc = s->oc, .ph = s->ph, .pw = s->pw };
+    if (gradient)
+        p = (plan){ s->n, .h = s->oh, .w = s->ow, .c = s->oc, .oh = s->h, .ow = s->w, .oc = s->c, .ph = 2 - s->ph, .pw = 2 - s->pw };
     p.rows = (p.oh + OUT - 1) / OUT;
     p.cols = (p.ow + OUT - 1) / OUT;
     return p;
 }
 
 static int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Channels in whole vectors. */
 static int64_t whole(int64_t channels) { return (channels + KLANES - 1) / KLANES * KLANES; }
 
-/* Tiles of a block, in whole tiles of the micro-kernel: V takes some 192 kB, or more where that leaves too few rows to a panel of U. */
-static int64_t block_of(int64_t channels)
+/* Tiles of a block: V, or V and D, stay in the second-level cache beside U or S. */
+static int64_t tiles_within(int64_t bytes, int64_t channels)
 {
-    const int64_t fit = (int64_t)(192 * 1024 / sizeof(real)) / (CELLS * whole(channels)) / TILE_ROWS * TILE_ROWS;
-    return fit < 2 * TILE_ROWS ? 2 * TILE_ROWS : fit > 8 * TILE_ROWS ? 8 * TILE_ROWS : fit;
+    const int64_t fit = bytes / (int64_t)sizeof(real) / (CELLS * whole(channels)) / TILE_ROWS * TILE_ROWS;
+    return smaller(greater(fit, 2 * TILE_ROWS), 8 * TILE_ROWS);
+}
+static int64_t block_of(const plan *p) { return tiles_within(KLANES > 8 ? 192 << 10 : 64 << 10, p->c); }
+static int64_t sum_block_of(const plan *p) { return tiles_within(KLANES > 8 ? 384 << 10 : 96 << 10, p->c + p->oc); }
+
+/* Tiles of a block that a panel of U is multiplied with at a time: M stays in the first-level cache, if it can. */
+static int64_t part_of(int64_t block, int vecs)
+{
+    const int64_t fit = (int64_t)(28 * 1024 / sizeof(real)) / (CELLS * vecs * KLANES) / TILE_ROWS * TILE_ROWS;
+    return fit < 2 * TILE_ROWS ? block : smaller(fit, block);
 }
 
 /* From one cell of U, V, M or D to the next: a little more than there is in it, so that cells do not meet in the same sets of the cache. */
@@ -177,40 +213,165 @@ static int64_t cell_size(int64_t rows, int64_t width) { return rows * width + AP
 /* Where the panel of U begins whose first column is j; those before it hold whole vectors, at least one each. */
 static int64_t panel_at(int64_t rows, int64_t j) { return CELLS * (rows * j + j / KLANES * APART); }
 
-/* Where the n x n pixels from row i and column j of an image lie. */
-INLINE void find_pixels(const int n, const real *x, int64_t h, int64_t w, int64_t c, int64_t i, int64_t j, const real *zeros,
-                        const real **at)
+/* V (n 6) or D (n 4) of the tiles t0..t1-1: row t - t0 of each cell, rows whole(c) apart. The first tile of an image begins ph rows and pw
+ * columns before it. */
+INLINE void transform_block(const int n, const plan *p, const real *x, int64_t h, int64_t w, int64_t c, int64_t ph, int64_t pw, real *v,
+                            int64_t cell, int64_t t0, int64_t t1)
 {
-    if (i >= 0 && j >= 0 && i + n <= h && j + n <= w) {
-        const real *line = x + (i * w + j) * c;
-        for (int a = 0; a < n; a++, line += w * c)
-            for (int b = 0; b < n; b++) *at++ = line + b * c;
-        return;
-    }
-    for (int a = 0; a < n; a++)
-        for (int b = 0; b < n; b++) {
-            const bool inside = i + a >= 0 && i + a < h && j + b >= 0 && j + b < w;
-            *at++ = inside ? x + ((i + a) * w + j + b) * c : zeros;
+    for (int64_t t = t0, tiles; t < t1; t += tiles, v += tiles * whole(c)) {
+        const int64_t line = t / p->cols, j = t % p->cols, i = line % p->rows;
+        const int64_t first = j * OUT - pw;
+        tiles = smaller(smaller(p->cols - j, t1 - t), STRIP);
+        for (int64_t at = 0; at < c; at += KLANES) {
+            if (c >= KLANES && at + KLANES > c) at = c - KLANES; /* overlaps the one before, with the same values */
+            const real *row[POINTS];
+            for (int a = 0; a < n; a++) {
+                const int64_t y = i * OUT - ph + a;
+                row[a] = y >= 0 && y < h ? x + ((line / p->rows * h + y) * w + first) * c + at : NULL;
+            }
+            if (c >= KLANES)
+                transform_strip(n, KLANES, row, c, tiles, -first, w - first, v + at, cell, whole(c));
+            else
+                transform_strip(n, (int)c, row, c, tiles, -first, w - first, v, cell, whole(c));
         }
+    }
 }
 
-/* V of the tiles t0..t1-1: row t - t0 of each cell, rows whole(c) apart. */
-static void input_block(const plan *p, const real *x, const real *zeros, real *v, int64_t cell, int64_t t0, int64_t t1)
+/* ---- what the next block will want: rows of pixels, sent for a little at a time while products run ---- */
+
+typedef struct errands {
+    int64_t count, next, done; /* rows before `next` have been sent for, and `done` bytes of that one */
+    int64_t bytes;             /* of all */
+    const char *row[ERRANDS];
+    int64_t size[ERRANDS];
+} errands;
+
+/* The pixels of the tiles t0..t1-1 that tiles above them do not have, for the arguments of transform_block. */
+static void add_errands(errands *list, const int n, const plan *p, const real *x, int64_t h, int64_t w, int64_t c, int64_t ph, int64_t pw,
+                        int64_t t0, int64_t t1)
 {
-    const int64_t tiles = p->rows * p->cols, width = whole(p->c);
-    for (int64_t t = t0; t < t1; t++, v += width) {
-        const int64_t n = t / tiles, i = t % tiles / p->cols, j = t % p->cols;
-        const real *pixel[CELLS];
-        find_pixels(POINTS, x + n * p->h * p->w * p->c, p->h, p->w, p->c, i * OUT - p->ph, j * OUT - p->pw, zeros, pixel);
-        if (p->c < KLANES) {
-            input_tile((int)p->c, pixel, 0, v, cell);
-            continue;
-        }
-        for (int64_t at = 0; at < p->c; at += KLANES) {
-            if (at + KLANES > p->c) at = p->c - KLANES; /* overlaps the one before, with the same values */
-            input_tile(KLANES, pixel, at, v + at, cell);
+    for (int64_t t = t0, tiles; t < t1; t += tiles) {
+        const int64_t line = t / p->cols, j = t % p->cols, i = line % p->rows;
+        tiles = smaller(p->cols - j, t1 - t);
+        const int64_t from = greater(j * OUT - pw, 0), until = smaller((j + tiles - 1) * OUT + n - pw, w);
+        const int64_t top = greater(i * OUT - ph + (i > 0 ? n - OUT : 0), 0), bottom = smaller(i * OUT + n - ph, h);
+        for (int64_t y = top; y < bottom && from < until && list->count < ERRANDS; y++) {
+            list->row[list->count] = (const char *)(x + ((line / p->rows * h + y) * w + from) * c);
+            list->size[list->count] = (until - from) * c * (int64_t)sizeof(real);
+            list->bytes += list->size[list->count++];
         }
     }
+}
+
+static void send_for(errands *list, int64_t bytes)
+{
+    while (bytes > 0 && list->next < list->count) {
+        const char *const row = list->row[list->next];
+        const int64_t end = smaller(list->size[list->next], list->done + bytes);
+        int64_t at = list->done;
+        for (; at < end; at += LINE) __builtin_prefetch(row + at, 0, 2);
+        bytes -= at - list->done;
+        list->done = at;
+        if (at >= list->size[list->next]) list->next++, list->done = 0;
+    }
+}
+
+/* ---- pixels of either side ---- */
+
+static void input_block(const plan *p, const real *x, real *v, int64_t cell, int64_t t0, int64_t t1)
+{
+    transform_block(POINTS, p, x, p->h, p->w, p->c, p->ph, p->pw, v, cell, t0, t1);
+}
+static void input_errands(errands *list, const plan *p, const real *x, int64_t t0, int64_t t1)
+{
+    add_errands(list, POINTS, p, x, p->h, p->w, p->c, p->ph, p->pw, t0, t1);
+}
+
+/* Of what the plan calls the result: dy, for its transform; y, to be written. */
+static void gradient_block(const plan *p, const real *dy, real *d, int64_t cell, int64_t t0, int64_t t1)
+{
+    transform_block(OUT, p, dy, p->oh, p->ow, p->oc, 0, 0, d, cell, t0, t1);
+}
+static void output_errands(errands *list, const plan *p, const real *y, int64_t t0, int64_t t1)
+{
+    add_errands(list, OUT, p, y, p->oh, p->ow, p->oc, 0, 0, t0, t1);
+}
+
+/* ---- the products of all positions ---- */
+
+typedef struct products {
+    int64_t rows, steps;
+    bool turned;   /* A lies k after k: a_row is 1. If not, a_step is 1 and b_row vecs * KLANES. */
+    const real *a; /* A[e][i][k] = a[e * a_cell + i * a_row + k * a_step] */
+    int64_t a_cell, a_row, a_step;
+    const real *b; /* B[e][k] = `vecs` vectors at b + e * b_cell + k * b_row */
+    int64_t b_cell, b_row;
+    real *c; /* C[e][i] = `vecs` vectors at c + e * c_cell + i * vecs * KLANES */
+    int64_t c_cell;
+    bool add; /* to what C holds */
+    errands *soon;
+    int64_t soon_each; /* bytes to send for at each position */
+} products;
+
+/* A few rows of one position: a chain of multiply-adds in the order of k for each element. */
+INLINE void product(const int rows, const int vecs, const bool turned, const products *p, const real *a, const real *b, real *c)
+{
+    vec acc[TILE_ROWS][TILE_VECS];
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; v++) acc[i][v] = (vec){ 0 };
+    const int64_t a_row = turned ? 1 : p->a_row, a_step = turned ? p->a_step : 1, b_row = turned ? p->b_row : vecs * KLANES;
+    for (int64_t k = p->steps; k > 0; k--, a += a_step, b += b_row) {
+        vec line[TILE_VECS];
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; v++) line[v] = vec_load(b + v * KLANES);
+#pragma GCC unroll 6
+        for (int i = 0; i < rows; i++) {
+            const vec x = vec_set(a[i * a_row]);
+#pragma GCC unroll 4
+            for (int v = 0; v < vecs; v++) acc[i][v] += x * line[v];
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; v++, c += KLANES) vec_store(c, p->add ? vec_load(c) + acc[i][v] : acc[i][v]);
+}
+
+/* Rows in groups as equal as possible. */
+INLINE void multiply_vecs(const int vecs, const bool turned, const products *p)
+{
+    const int64_t groups = (p->rows + TILE_ROWS - 1) / TILE_ROWS, height = p->rows / groups, taller = p->rows - groups * height;
+    for (int e = 0; e < CELLS; e++) {
+        const real *a = p->a + e * p->a_cell, *const b = p->b + e * p->b_cell;
+        real *c = p->c + e * p->c_cell;
+        send_for(p->soon, p->soon_each);
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t rows = height + (g < taller);
+            switch (rows) {
+            case 1: product(1, vecs, turned, p, a, b, c); break;
+            case 2: product(2, vecs, turned, p, a, b, c); break;
+            case 3: product(3, vecs, turned, p, a, b, c); break;
+            case 4: product(4, vecs, turned, p, a, b, c); break;
+            case 5: product(5, vecs, turned, p, a, b, c); break;
+            default: product(6, vecs, turned, p, a, b, c); break;
+            }
+            a += rows * p->a_row, c += rows * vecs * KLANES;
+        }
+    }
+}
+
+static void multiply(int vecs, const products *p)
+{
+    if (vecs == 1)
+        p->turned ? multiply_vecs(1, true, p) : multiply_vecs(1, false, p);
+    else if (vecs == 2)
+        p->turned ? multiply_vecs(2, true, p) : multiply_vecs(2, false, p);
+#if TILE_VECS > 2
+    else
+        p->turned ? multiply_vecs(4, true, p) : multiply_vecs(4, false, p);
+#endif
 }
 
 /* ---- weights ---- */
@@ -265,16 +426,17 @@ void K(winograd_weights)(const bp_conv_shape *s, bool gradient, const void *w_, 
 /* ---- forward and input gradient ---- */
 
 typedef struct product_room {
-    real *zeros, *v, *m;
+    real *v, *m;
 } product_room;
 
 static size_t product_scratch(const plan *p, void *scratch, product_room *r)
 {
     carve at = { (char *)scratch, 0 };
-    const int64_t block = block_of(p->c);
-    r->zeros = (real *)take(&at, whole(p->c), sizeof(real));
+    const int64_t block = block_of(p);
+    int64_t most = 0; /* of a cell of M */
+    for (int vecs = 1; vecs <= TILE_VECS; vecs *= 2) most = greater(most, cell_size(part_of(block, vecs), vecs * KLANES));
     r->v = (real *)take(&at, CELLS * cell_size(block, whole(p->c)), sizeof(real));
-    r->m = (real *)take(&at, CELLS * cell_size(block, TILE_VECS * KLANES), sizeof(real));
+    r->m = (real *)take(&at, CELLS * most, sizeof(real));
     return at.used;
 }
 
@@ -325,47 +487,41 @@ static void output_block(const plan *p, const real *m, int64_t cell, int vecs, c
     }
 }
 
-static void multiply_block(const plan *p, const product_room *r, const int64_t *off, const real *u, int vecs, int64_t tiles)
-{
-    const int64_t width = (int64_t)vecs * KLANES, pass = tile_k_pass(p->c), v_width = whole(p->c);
-    const int64_t v_cell = cell_size(tiles, v_width), m_cell = cell_size(tiles, width), u_cell = cell_size(p->c, width);
-    for (int e = 0; e < CELLS; e++)
-        for (int64_t k = 0; k < p->c; k += pass) {
-            const tile_panel panel = {
-                .m = tiles,
-                .k = p->c - k < pass ? p->c - k : pass,
-                .cols = width,
-                .a = r->v + e * v_cell + k,
-                .a_row = v_width,
-                .off = off,
-                .b = u + e * u_cell + k * width,
-                .b_row = width,
-                .vecs = vecs,
-                .c = r->m + e * m_cell,
-                .c_row = width,
-                .load = k > 0,
-            };
-            K(tile_run)(&panel);
-        }
-}
-
 static void run(const plan *p, const real *x, const real *u, const real *bias, bp_act act, real *y, int64_t t0, int64_t t1, int64_t j0,
                 int64_t j1, void *scratch)
 {
     product_room r;
     product_scratch(p, scratch, &r);
-    memset(r.zeros, 0, (size_t)p->c * sizeof(real));
-    int64_t off[TILE_K_MAX];
-    for (int64_t k = 0; k < TILE_K_MAX; k++) off[k] = k;
-    const int64_t block = block_of(p->c);
+    const int64_t block = block_of(p), v_width = whole(p->c), all = p->n * p->rows * p->cols;
     for (int64_t t = t0; t < t1; t += block) {
-        const int64_t tiles = t1 - t < block ? t1 - t : block;
-        input_block(p, x, r.zeros, r.v, cell_size(tiles, whole(p->c)), t, t + tiles);
+        const int64_t tiles = smaller(t1 - t, block), end = t + tiles, v_cell = cell_size(tiles, v_width);
+        input_block(p, x, r.v, v_cell, t, end);
+        errands soon = { .count = 0 };
+        input_errands(&soon, p, x, end, smaller(end + block, all));
+        output_errands(&soon, p, y, end, smaller(end + block, t1));
         for (int64_t j = j0; j < j1;) {
             const int vecs = K(tile_vecs)(TILE_ROWS, j1 - j);
-            const int64_t width = (int64_t)vecs * KLANES, cols = j1 - j < width ? j1 - j : width;
-            multiply_block(p, &r, off, u + panel_at(p->c, j - j0), vecs, tiles);
-            output_block(p, r.m, cell_size(tiles, width), vecs, bias, act, y, j, cols, t, t + tiles);
+            const int64_t width = (int64_t)vecs * KLANES, cols = smaller(j1 - j, width), part = part_of(block, vecs);
+            for (int64_t s = 0; s < tiles; s += part) {
+                const int64_t few = smaller(tiles - s, part), m_cell = cell_size(few, width);
+                const products all_cells = {
+                    .rows = few,
+                    .steps = p->c,
+                    .a = r.v + s * v_width,
+                    .a_cell = v_cell,
+                    .a_row = v_width,
+                    .a_step = 1,
+                    .b = u + panel_at(p->c, j - j0),
+                    .b_cell = cell_size(p->c, width),
+                    .b_row = width,
+                    .c = r.m,
+                    .c_cell = m_cell,
+                    .soon = &soon,
+                    .soon_each = soon.bytes * cols / (j1 - j0) * few / tiles / CELLS + LINE,
+                };
+                multiply(vecs, &all_cells);
+                output_block(p, r.m, m_cell, vecs, bias, act, y, j, cols, t + s, t + s + few);
+            }
             j += width;
         }
     }
@@ -388,68 +544,46 @@ void K(winograd_grad_input)(const bp_conv_shape *s, const void *dy, const void *
 /* ---- weight gradient ---- */
 
 typedef struct sum_room {
-    real *zeros, *v, *d, *s;
+    real *v, *d, *s;
 } sum_room;
 
 static size_t sum_scratch(const plan *p, void *scratch, sum_room *r)
 {
     carve at = { (char *)scratch, 0 };
-    const int64_t block = block_of(p->c);
-    r->zeros = (real *)take(&at, whole(p->c > p->oc ? p->c : p->oc), sizeof(real));
+    const int64_t block = sum_block_of(p);
     r->v = (real *)take(&at, CELLS * cell_size(block, whole(p->c)), sizeof(real));
     r->d = (real *)take(&at, CELLS * cell_size(block, whole(p->oc)), sizeof(real));
-    r->s = (real *)take(&at, CELLS * p->c * whole(p->oc), sizeof(real));
+    r->s = (real *)take(&at, panel_at(p->c, whole(p->oc)), sizeof(real));
     return at.used;
 }
 
-/* D of the tiles t0..t1-1, panel after panel of (t1 - t0) x width. */
-static void gradient_block(const plan *p, const real *dy, const real *zeros, real *d, int64_t cell, int64_t t0, int64_t t1)
+/* S: for each panel of features, cell after cell of c x width. */
+static void sum_block(const plan *p, const sum_room *r, int64_t tiles, bool first, errands *soon)
 {
-    const int64_t tiles = p->rows * p->cols;
-    for (int64_t t = t0; t < t1; t++) {
-        const int64_t n = t / tiles, i = t % tiles / p->cols, j = t % p->cols;
-        const real *pixel[OUT * OUT];
-        find_pixels(OUT, dy + n * p->oh * p->ow * p->oc, p->oh, p->ow, p->oc, i * OUT, j * OUT, zeros, pixel);
-        for (int64_t o = 0; o < p->oc;) {
-            const int vecs = K(tile_vecs)(p->c, p->oc - o);
-            const int64_t width = (int64_t)vecs * KLANES;
-            real *const to = d + o * (t1 - t0) + (t - t0) * width;
-            for (int v = 0; v < vecs; v++) {
-                const int64_t at = o + v * KLANES;
-                if (p->oc - at >= KLANES)
-                    gradient_tile(KLANES, pixel, at, to + v * KLANES, cell);
-                else
-                    gradient_tile((int)(p->oc - at), pixel, at, to + v * KLANES, cell);
-            }
-            o += width;
-        }
+    const int64_t v_width = whole(p->c), d_width = whole(p->oc);
+    for (int64_t o = 0; o < p->oc;) {
+        const int vecs = K(tile_vecs)(TILE_ROWS, p->oc - o);
+        const int64_t width = (int64_t)vecs * KLANES;
+        const products all = {
+            .rows = p->c,
+            .steps = tiles,
+            .turned = true,
+            .a = r->v,
+            .a_cell = cell_size(tiles, v_width),
+            .a_row = 1,
+            .a_step = v_width,
+            .b = r->d + o,
+            .b_cell = cell_size(tiles, d_width),
+            .b_row = d_width,
+            .c = r->s + panel_at(p->c, o),
+            .c_cell = cell_size(p->c, width),
+            .add = !first,
+            .soon = soon,
+            .soon_each = soon->bytes * smaller(width, p->oc) / p->oc / CELLS + LINE,
+        };
+        multiply(vecs, &all);
+        o += width;
     }
-}
-
-static void sum_block(const plan *p, const sum_room *r, const int64_t *off, int64_t tiles, bool first)
-{
-    const int64_t v_cell = cell_size(tiles, whole(p->c)), d_cell = cell_size(tiles, whole(p->oc)), s_row = whole(p->oc);
-    for (int e = 0; e < CELLS; e++)
-        for (int64_t o = 0; o < p->oc;) {
-            const int vecs = K(tile_vecs)(p->c, p->oc - o);
-            const int64_t width = (int64_t)vecs * KLANES;
-            const tile_panel panel = {
-                .m = p->c,
-                .k = tiles,
-                .cols = width,
-                .a = r->v + e * v_cell,
-                .a_row = 1,
-                .off = off,
-                .b = r->d + e * d_cell + o * tiles,
-                .b_row = width,
-                .vecs = vecs,
-                .c = r->s + e * p->c * s_row + o,
-                .c_row = s_row,
-                .load = !first,
-            };
-            K(tile_run)(&panel);
-            o += width;
-        }
 }
 
 /* dw = C^T S C */
@@ -479,27 +613,31 @@ void K(winograd_grad_weight)(const bp_conv_shape *s, const void *x, const void *
     const plan p = plan_of(s, false);
     sum_room r;
     sum_scratch(&p, scratch, &r);
-    memset(r.zeros, 0, (size_t)whole(p.c > p.oc ? p.c : p.oc) * sizeof(real));
-    const int64_t block = block_of(p.c), v_width = whole(p.c), s_row = whole(p.oc), cell = p.c * s_row;
-    int64_t off[8 * TILE_ROWS];
-    for (int64_t t = 0; t < block; t++) off[t] = t * v_width;
-    if (t1 <= t0) memset(r.s, 0, (size_t)(CELLS * cell) * sizeof(real));
+    const int64_t block = sum_block_of(&p), all = p.n * p.rows * p.cols;
+    if (t1 <= t0) memset(r.s, 0, (size_t)panel_at(p.c, whole(p.oc)) * sizeof(real));
     for (int64_t t = t0; t < t1; t += block) {
-        const int64_t tiles = t1 - t < block ? t1 - t : block;
-        input_block(&p, (const real *)x, r.zeros, r.v, cell_size(tiles, v_width), t, t + tiles);
-        gradient_block(&p, (const real *)dy, r.zeros, r.d, cell_size(tiles, s_row), t, t + tiles);
-        sum_block(&p, &r, off, tiles, t == t0);
+        const int64_t tiles = smaller(t1 - t, block), end = t + tiles;
+        input_block(&p, (const real *)x, r.v, cell_size(tiles, whole(p.c)), t, end);
+        gradient_block(&p, (const real *)dy, r.d, cell_size(tiles, whole(p.oc)), t, end);
+        errands soon = { .count = 0 };
+        input_errands(&soon, &p, (const real *)x, end, smaller(end + block, all));
+        output_errands(&soon, &p, (const real *)dy, end, smaller(end + block, all));
+        sum_block(&p, &r, tiles, t == t0, &soon);
     }
-    for (int64_t c = 0; c < p.c; c++)
-        for (int64_t o = 0; o < p.oc; o += KLANES) {
-            const int lanes = p.oc - o < KLANES ? (int)(p.oc - o) : KLANES;
-            const real *const from = r.s + c * s_row + o;
-            real *const to = (real *)dw + c * p.oc + o;
-            if (lanes == KLANES)
-                sum_tile(KLANES, from, cell, to, p.c * p.oc);
-            else
-                sum_tile(lanes, from, cell, to, p.c * p.oc);
-        }
+    for (int64_t j = 0; j < p.oc;) {
+        const int64_t width = (int64_t)K(tile_vecs)(TILE_ROWS, p.oc - j) * KLANES, cell = cell_size(p.c, width);
+        for (int64_t c = 0; c < p.c; c++)
+            for (int64_t o = 0; o < width && j + o < p.oc; o += KLANES) {
+                const int lanes = (int)smaller(p.oc - j - o, KLANES);
+                const real *const from = r.s + panel_at(p.c, j) + c * width + o;
+                real *const to = (real *)dw + c * p.oc + j + o;
+                if (lanes == KLANES)
+                    sum_tile(KLANES, from, cell, to, p.c * p.oc);
+                else
+                    sum_tile(lanes, from, cell, to, p.c * p.oc);
+            }
+        j += width;
+    }
 }
 
 size_t K(winograd_scratch)(const bp_conv_shape *s)

@@ -98,8 +98,8 @@ static void run_piece(const job *j, int64_t first, int64_t images, int64_t w0, i
     char *const rows = j->scratch + (size_t)worker * j->scratch_bytes, *const scratch = rows + j->piece_bytes;
     int64_t skip;
     bp_conv_shape s = bp__conv_rows(&c->s, j->gradient, r0, r1, &skip);
-    s.n = images;
     const bp_conv_shape *all = &c->s;
+    s.n = whole ? all->n - first : 1; /* those after `images` are only looked ahead to */
     const int64_t tiles = images * divide_up(r1 - r0, TILE) * divide_up(j->width, TILE);
     if (j->gradient) {
         const char *dy = (const char *)c->dy + (first * all->oh + skip) * all->ow * all->oc * j->size;
