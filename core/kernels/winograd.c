@@ -23,14 +23,14 @@
  * The points a = 11/16, b = 3/2 keep the matrices near 1 and are exact in binary, as are their squares. Rounding is then about twice that
  * of the plain sum (tests/c/test_winograd.c measures it); a = 1, b = 2, found in many texts, has twice that again and worse outliers. */
 #include "carve.h"
-#include "tile.h"
 #include "vmath.h"
+#include "winograd_products.h"
 
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { POINTS = 6, CELLS = POINTS * POINTS, OUT = 4, TAPS = 3, APART = 16, STRIP = 8, ERRANDS = 256, LINE = 64 };
+enum { OUT = 4, TAPS = 3, APART = 16, STRIP = 8 };
 
 #define A ((real)0.6875)
 #define B ((real)1.5)
@@ -101,7 +101,7 @@ INLINE void sum_axis(const vec m[POINTS], vec r[TAPS])
     r[2] = (m[5] + A2 * sum_a) + B2 * sum_b;
 }
 
-/* ---- both axes. Pixels are read through pointers (to zeros where a tile looks beyond the image), `at` being the channel. ---- */
+/* ---- both axes ---- */
 
 INLINE vec load_lanes(const real *p, int lanes) { return lanes == KLANES ? vec_load(p) : vec_load_some(p, 1, lanes); }
 INLINE void store_lanes(real *p, int lanes, vec v)
@@ -239,13 +239,6 @@ INLINE void transform_block(const int n, const plan *p, const real *x, int64_t h
 
 /* ---- what the next block will want: rows of pixels, sent for a little at a time while products run ---- */
 
-typedef struct errands {
-    int64_t count, next, done; /* rows before `next` have been sent for, and `done` bytes of that one */
-    int64_t bytes;             /* of all */
-    const char *row[ERRANDS];
-    int64_t size[ERRANDS];
-} errands;
-
 /* The pixels of the tiles t0..t1-1 that tiles above them do not have, for the arguments of transform_block. */
 static void add_errands(errands *list, const int n, const plan *p, const real *x, int64_t h, int64_t w, int64_t c, int64_t ph, int64_t pw,
                         int64_t t0, int64_t t1)
@@ -263,27 +256,16 @@ static void add_errands(errands *list, const int n, const plan *p, const real *x
     }
 }
 
-static void send_for(errands *list, int64_t bytes)
-{
-    while (bytes > 0 && list->next < list->count) {
-        const char *const row = list->row[list->next];
-        const int64_t end = smaller(list->size[list->next], list->done + bytes);
-        int64_t at = list->done;
-        for (; at < end; at += LINE) __builtin_prefetch(row + at, 0, 2);
-        bytes -= at - list->done;
-        list->done = at;
-        if (at >= list->size[list->next]) list->next++, list->done = 0;
-    }
-}
-
 /* ---- pixels of either side ---- */
 
 static void input_block(const plan *p, const real *x, real *v, int64_t cell, int64_t t0, int64_t t1)
 {
     transform_block(POINTS, p, x, p->h, p->w, p->c, p->ph, p->pw, v, cell, t0, t1);
 }
+/* Begins a list. */
 static void input_errands(errands *list, const plan *p, const real *x, int64_t t0, int64_t t1)
 {
+    list->count = list->next = list->done = list->bytes = 0;
     add_errands(list, POINTS, p, x, p->h, p->w, p->c, p->ph, p->pw, t0, t1);
 }
 
@@ -295,83 +277,6 @@ static void gradient_block(const plan *p, const real *dy, real *d, int64_t cell,
 static void output_errands(errands *list, const plan *p, const real *y, int64_t t0, int64_t t1)
 {
     add_errands(list, OUT, p, y, p->oh, p->ow, p->oc, 0, 0, t0, t1);
-}
-
-/* ---- the products of all positions ---- */
-
-typedef struct products {
-    int64_t rows, steps;
-    bool turned;   /* A lies k after k: a_row is 1. If not, a_step is 1 and b_row vecs * KLANES. */
-    const real *a; /* A[e][i][k] = a[e * a_cell + i * a_row + k * a_step] */
-    int64_t a_cell, a_row, a_step;
-    const real *b; /* B[e][k] = `vecs` vectors at b + e * b_cell + k * b_row */
-    int64_t b_cell, b_row;
-    real *c; /* C[e][i] = `vecs` vectors at c + e * c_cell + i * vecs * KLANES */
-    int64_t c_cell;
-    bool add; /* to what C holds */
-    errands *soon;
-    int64_t soon_each; /* bytes to send for at each position */
-} products;
-
-/* A few rows of one position: a chain of multiply-adds in the order of k for each element. */
-INLINE void product(const int rows, const int vecs, const bool turned, const products *p, const real *a, const real *b, real *c)
-{
-    vec acc[TILE_ROWS][TILE_VECS];
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vecs; v++) acc[i][v] = (vec){ 0 };
-    const int64_t a_row = turned ? 1 : p->a_row, a_step = turned ? p->a_step : 1, b_row = turned ? p->b_row : vecs * KLANES;
-    for (int64_t k = p->steps; k > 0; k--, a += a_step, b += b_row) {
-        vec line[TILE_VECS];
-#pragma GCC unroll 4
-        for (int v = 0; v < vecs; v++) line[v] = vec_load(b + v * KLANES);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; i++) {
-            const vec x = vec_set(a[i * a_row]);
-#pragma GCC unroll 4
-            for (int v = 0; v < vecs; v++) acc[i][v] += x * line[v];
-        }
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vecs; v++, c += KLANES) vec_store(c, p->add ? vec_load(c) + acc[i][v] : acc[i][v]);
-}
-
-/* Rows in groups as equal as possible. */
-INLINE void multiply_vecs(const int vecs, const bool turned, const products *p)
-{
-    const int64_t groups = (p->rows + TILE_ROWS - 1) / TILE_ROWS, height = p->rows / groups, taller = p->rows - groups * height;
-    for (int e = 0; e < CELLS; e++) {
-        const real *a = p->a + e * p->a_cell, *const b = p->b + e * p->b_cell;
-        real *c = p->c + e * p->c_cell;
-        send_for(p->soon, p->soon_each);
-        for (int64_t g = 0; g < groups; g++) {
-            const int64_t rows = height + (g < taller);
-            switch (rows) {
-            case 1: product(1, vecs, turned, p, a, b, c); break;
-            case 2: product(2, vecs, turned, p, a, b, c); break;
-            case 3: product(3, vecs, turned, p, a, b, c); break;
-            case 4: product(4, vecs, turned, p, a, b, c); break;
-            case 5: product(5, vecs, turned, p, a, b, c); break;
-            default: product(6, vecs, turned, p, a, b, c); break;
-            }
-            a += rows * p->a_row, c += rows * vecs * KLANES;
-        }
-    }
-}
-
-static void multiply(int vecs, const products *p)
-{
-    if (vecs == 1)
-        p->turned ? multiply_vecs(1, true, p) : multiply_vecs(1, false, p);
-    else if (vecs == 2)
-        p->turned ? multiply_vecs(2, true, p) : multiply_vecs(2, false, p);
-#if TILE_VECS > 2
-    else
-        p->turned ? multiply_vecs(4, true, p) : multiply_vecs(4, false, p);
-#endif
 }
 
 /* ---- weights ---- */
@@ -496,7 +401,7 @@ static void run(const plan *p, const real *x, const real *u, const real *bias, b
     for (int64_t t = t0; t < t1; t += block) {
         const int64_t tiles = smaller(t1 - t, block), end = t + tiles, v_cell = cell_size(tiles, v_width);
         input_block(p, x, r.v, v_cell, t, end);
-        errands soon = { .count = 0 };
+        errands soon;
         input_errands(&soon, p, x, end, smaller(end + block, all));
         output_errands(&soon, p, y, end, smaller(end + block, t1));
         for (int64_t j = j0; j < j1;) {
@@ -519,7 +424,7 @@ static void run(const plan *p, const real *x, const real *u, const real *bias, b
                     .soon = &soon,
                     .soon_each = soon.bytes * cols / (j1 - j0) * few / tiles / CELLS + LINE,
                 };
-                multiply(vecs, &all_cells);
+                K(winograd_products)(vecs, &all_cells);
                 output_block(p, r.m, m_cell, vecs, bias, act, y, j, cols, t + s, t + s + few);
             }
             j += width;
@@ -581,7 +486,7 @@ static void sum_block(const plan *p, const sum_room *r, int64_t tiles, bool firs
             .soon = soon,
             .soon_each = soon->bytes * smaller(width, p->oc) / p->oc / CELLS + LINE,
         };
-        multiply(vecs, &all);
+        K(winograd_products)(vecs, &all);
         o += width;
     }
 }
@@ -619,7 +524,7 @@ void K(winograd_grad_weight)(const bp_conv_shape *s, const void *x, const void *
         const int64_t tiles = smaller(t1 - t, block), end = t + tiles;
         input_block(&p, (const real *)x, r.v, cell_size(tiles, whole(p.c)), t, end);
         gradient_block(&p, (const real *)dy, r.d, cell_size(tiles, whole(p.oc)), t, end);
-        errands soon = { .count = 0 };
+        errands soon;
         input_errands(&soon, &p, (const real *)x, end, smaller(end + block, all));
         output_errands(&soon, &p, (const real *)dy, end, smaller(end + block, all));
         sum_block(&p, &r, tiles, t == t0, &soon);

@@ -219,7 +219,7 @@ static void columns_chunk(void *arg, int64_t chunk, int worker)
     char *const scratch = (char *)scratch_of(j, worker), *const u = scratch + bp__lines(j->kernels->winograd_scratch(&j->s));
     const int64_t first = chunk * j->columns, last = smaller(first + j->columns, columns_of(j));
     transform_weights(j, u, 0, steps_of(j), first, last, scratch);
-    for (int64_t t = 0; t < j->tiles; t += 2 * TILE_STEP) run_winograd(j, u, t, smaller(t + 2 * TILE_STEP, j->tiles), first, last, scratch);
+    run_winograd(j, u, 0, j->tiles, first, last, scratch);
 }
 
 /* Weights that another core transformed come slowly from there, and without that the two halves need no waiting between them. Few tiles
