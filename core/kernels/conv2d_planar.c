@@ -109,6 +109,12 @@ bool K(conv2d_planar_gathers)(const bp_conv_shape *s, bool gradient)
     return fits(&p, s) && cost(&p) < other;
 }
 
+double K(conv2d_planar_cost)(const bp_conv_shape *s, bool gradient)
+{
+    const planar p = planar_of(s, gradient);
+    return cost(&p);
+}
+
 /* Adding up across lanes comes once per image. */
 bool K(conv2d_planar_sums)(const bp_conv_shape *s)
 {

@@ -4,6 +4,9 @@
 
 #include "kernel.h"
 
+/* The time of a row of the result, in multiply-adds of a vector, where it goes that way. */
+double K(conv2d_planar_cost)(const bp_conv_shape *s, bool gradient);
+
 size_t K(conv2d_planar_scratch)(const bp_conv_shape *s);
 
 /* The forward pass (x to y) or the input gradient (dy to dx) of the images n0..n1-1. */

@@ -5,7 +5,7 @@
  * narrower tiles are the same code with smaller constants; products of one to three rows take a wider panel to have chains enough, and
  * results one vector wide take eight rows, as many as there are general registers for. */
 #include "tile.h"
-#include "vmath.h"
+#include "transpose.h"
 
 #include <string.h>
 
@@ -170,32 +170,6 @@ int K(tile_vecs)(int64_t m, int64_t cols)
     return vecs;
 }
 
-/* Transposes KLANES vectors in log2(KLANES) rounds. Each exchanges one bit (s) of the row number with the same bit of the lane number:
- * of the rows i and i + s, the first keeps its lanes without the bit and takes those of the second, which does the reverse. */
-#define FIRST(j, s) ((j) & (s) ? KLANES + (j) - (s) : (j))
-#define SECOND(j, s) ((j) & (s) ? KLANES + (j) : (j) + (s))
-#define EXCHANGE(r, s)                                                                                                                     \
-    _Pragma("GCC unroll 16") for (int i = 0; i < KLANES; i++)                                                                              \
-        if (!(i & (s))) {                                                                                                                  \
-            const vec first = (r)[i], second = (r)[i + (s)];                                                                               \
-            (r)[i] = __builtin_shuffle(first, second, LANES(FIRST, s));                                                                    \
-            (r)[i + (s)] = __builtin_shuffle(first, second, LANES(SECOND, s));                                                             \
-        }
-
-INLINE void transpose(vec r[KLANES])
-{
-    EXCHANGE(r, 1)
-#if KLANES >= 4
-    EXCHANGE(r, 2)
-#endif
-#if KLANES >= 8
-    EXCHANGE(r, 4)
-#endif
-#if KLANES >= 16
-    EXCHANGE(r, 8)
-#endif
-}
-
 /* Columns that are contiguous along p: blocks of KLANES x KLANES are turned over in registers. */
 static void pack_columns(real *dst, int64_t width, const real *b, int64_t b_col, int64_t k, int64_t cols)
 {
@@ -206,7 +180,7 @@ static void pack_columns(real *dst, int64_t width, const real *b, int64_t b_col,
             vec r[KLANES];
 #pragma GCC unroll 16
             for (int i = 0; i < KLANES; i++) r[i] = i < left ? vec_load(b + (j + i) * b_col + p) : (vec){ 0 };
-            transpose(r);
+            vec_transpose(r);
 #pragma GCC unroll 16
             for (int i = 0; i < KLANES; i++) vec_store(dst + (p + i) * width + j, r[i]);
         }
@@ -264,7 +238,7 @@ static int64_t copy_strip(real *dst, const real *a, int64_t a_row, int64_t k)
 #pragma GCC unroll 16
         for (int i = 0; i < GROUPS * KLANES; i++) r[i / KLANES][i % KLANES] = i < TILE_ROWS ? vec_load(a + i * a_row + p) : (vec){ 0 };
 #pragma GCC unroll 3
-        for (int g = 0; g < GROUPS; g++) transpose(r[g]);
+        for (int g = 0; g < GROUPS; g++) vec_transpose(r[g]);
 #pragma GCC unroll 16
         for (int q = 0; q < KLANES; q++)
 #pragma GCC unroll 3

@@ -20,7 +20,7 @@ typedef struct job {
     const bp_kernels *kernels;
     const bp_convolution *c;
     const bp_conv_reader *reader;
-    bool gradient, winograd;
+    bool gradient, winograd, across;
     bool grouped;                  /* more images in a chunk than its work asks for */
     int64_t size;                  /* bytes of an element */
     int64_t rows, width, features; /* of an image of the result */
@@ -50,6 +50,9 @@ static bool can_be_cut(const job *j) { return j->reader->before == 0 && j->reade
 
 static int64_t bytes_of_rows(const job *j, int64_t rows) { return rows * j->width * j->features * j->size; }
 
+/* Of a piece of images with a lane for each. */
+static int64_t group_rows(const job *j) { return j->images * (j->windows < j->reader->windows ? j->windows * j->reader->stride : j->rows); }
+
 static int64_t tiles_of(const job *j) { return divide_up(j->rows, TILE) * divide_up(j->width, TILE); } /* of an image */
 
 static job cut(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d, const bp_conv_reader *r)
@@ -59,14 +62,21 @@ static job cut(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direc
     j.winograd = bp__conv_by_winograd(kernels, c, d);
     j.rows = j.gradient ? s->h : s->oh, j.width = j.gradient ? s->w : s->ow, j.features = j.gradient ? s->c : s->oc;
     const int64_t image = greater(bytes_of_rows(&j, j.rows), 1), step = window_step(&j);
+    j.bands = 1;
+    j.windows = r->windows;
+    j.across = bp__conv_across(kernels, c, d);
+    if (j.across) {
+        j.images = kernels->lanes;
+        j.each = bp__conv_across_images(kernels, s, MOST_CHUNKS);
+        if (can_be_cut(&j)) j.windows = smaller(greater(PIECE_BYTES / greater(j.images * bytes_of_rows(&j, r->stride), 1), 1), r->windows);
+        return j;
+    }
     const double work = (double)s->oh * (double)s->ow * (double)s->oc * (double)(s->kh * s->kw * s->c) * (j.winograd ? 0.5 : 1) + 1;
     j.each = greater(divide_up(s->n, MOST_CHUNKS), work < BP_WORK_GRAIN ? (int64_t)(BP_WORK_GRAIN / work) : 1);
     const int64_t few = divide_up(PIECE_TILES, greater(tiles_of(&j), 1));
     j.grouped = j.winograd && few > j.each;
     if (j.grouped) j.each = few;
     j.images = greater(smaller(PIECE_BYTES / image, j.each), 1);
-    j.bands = 1;
-    j.windows = r->windows;
     if (!can_be_cut(&j) || (image <= PIECE_BYTES && s->n > FEW_IMAGES)) return j;
     int64_t fit = PIECE_BYTES / greater(bytes_of_rows(&j, r->stride), 1);
     if (s->n <= FEW_IMAGES) fit = smaller(fit, divide_up(r->windows * s->n, MOST_CHUNKS));
@@ -82,6 +92,7 @@ bool bp__conv_pieces_pay(const bp_kernels *kernels, const bp_convolution *c, bp_
     const job j = cut(kernels, c, d, r);
     const int64_t image = bytes_of_rows(&j, j.rows);
     if (image * c->s.n <= 2 * PIECE_BYTES) return false;
+    if (j.across) return bytes_of_rows(&j, group_rows(&j)) <= 2 * PIECE_BYTES;
     if (j.winograd && c->s.n * tiles_of(&j) <= BP_CONV_FEW_TILES) return false;
     if (j.bands == 1) return image <= PIECE_BYTES && c->s.n > FEW_IMAGES && (!j.grouped || divide_up(c->s.n, j.each) >= FEWEST_CHUNKS);
     return c->s.n * j.bands >= FEWEST_CHUNKS && bytes_of_rows(&j, j.windows * r->stride) <= 2 * PIECE_BYTES;
@@ -117,11 +128,36 @@ static void run_piece(const job *j, int64_t first, int64_t images, int64_t w0, i
     j->reader->read(j->reader, rows, r1 - r0, first, images, w0, w1);
 }
 
+/* A group of images with a lane for each, some windows at a time. */
+static void run_group(const job *j, int64_t first, int64_t images, int worker)
+{
+    const bp_conv_shape *s = &j->c->s;
+    char *const rows = j->scratch + (size_t)worker * j->scratch_bytes, *const scratch = rows + j->piece_bytes;
+    const int64_t of_image = j->gradient ? s->oh * s->ow * s->oc : s->h * s->w * s->c, all = j->reader->windows;
+    const char *const from = (const char *)(j->gradient ? j->c->dy : j->c->x) + first * of_image * j->size;
+    for (int64_t w0 = 0; w0 < all; w0 += j->windows) {
+        const int64_t w1 = smaller(w0 + j->windows, all), whole = w0 == 0 && w1 == all;
+        const int64_t r0 = whole ? 0 : first_row(j, w0), r1 = whole ? j->rows : end_row(j, w1);
+        j->kernels->conv2d_across_gather(s, j->gradient, from, j->c->w, j->gradient ? NULL : j->c->bias,
+                                         j->gradient ? BP_ACT_NONE : j->c->act, rows, images, (r1 - r0) * j->width * j->features, r0, r1,
+                                         scratch);
+        if (whole)
+            j->reader->read(j->reader, rows, r1 - r0, first, images, w0, w1);
+        else
+            for (int64_t n = 0; n < images; n++)
+                j->reader->read(j->reader, rows + n * bytes_of_rows(j, r1 - r0), r1 - r0, first + n, 1, w0, w1);
+    }
+}
+
 static void images_chunk(void *arg, int64_t chunk, int worker)
 {
     const job *j = (const job *)arg;
     const int64_t end = smaller((chunk + 1) * j->each, j->c->s.n);
-    for (int64_t n = chunk * j->each; n < end; n += j->images) run_piece(j, n, smaller(j->images, end - n), 0, j->reader->windows, worker);
+    for (int64_t n = chunk * j->each; n < end; n += j->images)
+        if (j->across)
+            run_group(j, n, smaller(j->images, end - n), worker);
+        else
+            run_piece(j, n, smaller(j->images, end - n), 0, j->reader->windows, worker);
 }
 
 static void band_chunk(void *arg, int64_t chunk, int worker)
@@ -144,9 +180,11 @@ bp_status bp__conv_in_pieces(bp_ctx *ctx, const bp_convolution *c, bp_conv_direc
 {
     job j = cut(bp_kernels_of(ctx, c->dtype), c, d, r);
     if (c->s.n * j.rows * j.width == 0 || r->windows == 0) return BP_OK;
-    const int64_t rows = j.bands == 1 ? j.images * j.rows : j.windows * r->stride;
+    const int64_t rows = j.across ? group_rows(&j) : j.bands == 1 ? j.images * j.rows : j.windows * r->stride;
     j.piece_bytes = bp__lines((size_t)bytes_of_rows(&j, rows));
-    j.scratch_bytes = j.piece_bytes + bp__lines(j.winograd ? j.kernels->winograd_scratch(&c->s) : j.kernels->conv2d_scratch(&c->s));
+    j.scratch_bytes = j.piece_bytes + bp__lines(j.winograd ? j.kernels->winograd_scratch(&c->s)
+                                                : j.across ? j.kernels->conv2d_across_scratch(&c->s)
+                                                           : j.kernels->conv2d_scratch(&c->s));
     const size_t all = j.scratch_bytes * (size_t)bp_threads(ctx);
     j.scratch = (char *)bp__scratch(ctx, all + (j.winograd ? j.kernels->winograd_weights_size(&c->s) : 0) + 64);
     if (!j.scratch) return BP_ENOMEM;

@@ -37,7 +37,7 @@ typedef struct job {
     int64_t tiles, tiles_each;
     int64_t columns; /* of the result, per chunk that transforms its own weights */
     char *u;         /* transformed weights */
-    bool gradient;
+    bool gradient, across;
     char *scratch;
     size_t scratch_bytes; /* per worker */
 } job;
@@ -134,6 +134,12 @@ bool bp__conv_by_winograd(const bp_kernels *kernels, const bp_convolution *c, bp
     if (d == BP_CONV_GRAD_WEIGHT && (36 * in * out > MOST_SUMS || s->n * tiles_of(s, d) < 2 * FEWEST_TILES)) return false;
     const double winograd = (double)tiles_of(s, d) * (45 * in * out + 300 * (in + out)) + 250.0 / 8 * in * out;
     return winograd < 0.85 * work_per_image(s);
+}
+
+bool bp__conv_across(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d)
+{
+    return c->dtype == BP_F32 && !bp__conv_is_product(&c->s) && !bp__conv_by_winograd(kernels, c, d) &&
+           kernels->conv2d_across_pays(&c->s, d == BP_CONV_GRAD_INPUT, d == BP_CONV_GRAD_WEIGHT);
 }
 
 /* ---- 1x1 with stride 1: one product over all pixels ---- */
@@ -250,6 +256,43 @@ static bp_status run_tiles(bp_ctx *ctx, job *j, bp_conv_direction d)
     return BP_OK;
 }
 
+/* ---- a lane for each image: groups of as many, in bands of rows where those are few ---- */
+
+enum { FEWEST_CHUNKS = 8 };
+
+static void across_chunk(void *arg, int64_t chunk, int worker)
+{
+    const job *j = (const job *)arg;
+    const bp_conv_shape *s = &j->s;
+    const int64_t x = s->h * s->w * s->c, y = s->oh * s->ow * s->oc, from = j->gradient ? y : x, to = j->gradient ? x : y;
+    const int64_t height = j->gradient ? s->h : s->oh, n = chunk / j->pieces * j->images, r0 = chunk % j->pieces * j->rows;
+    j->kernels->conv2d_across_gather(s, j->gradient, (j->gradient ? j->dy : j->x) + n * from * j->size, j->w, j->bias, j->act,
+                                     j->out + (n * to + r0 * (to / height)) * j->size, smaller(j->images, s->n - n), to, r0,
+                                     smaller(r0 + j->rows, height), scratch_of(j, worker));
+}
+
+int64_t bp__conv_across_images(const bp_kernels *kernels, const bp_conv_shape *s, int64_t most)
+{
+    const int64_t lanes = kernels->lanes;
+    const double work = work_per_image(s) * (double)lanes;
+    return lanes * greater(divide_up(divide_up(s->n, lanes), most), work < BP_WORK_GRAIN / 2 ? (int64_t)(BP_WORK_GRAIN / 2 / work) : 1);
+}
+
+static bp_status run_across(bp_ctx *ctx, job *j, bool gradient)
+{
+    const bp_conv_shape *s = &j->s;
+    const int64_t height = gradient ? s->h : s->oh, reach = (s->kh - 1) * s->dh + 1;
+    j->gradient = gradient;
+    j->images = bp__conv_across_images(j->kernels, s, MOST_CHUNKS);
+    const int64_t by_work = (int64_t)(work_per_image(s) * (double)j->images / BP_WORK_GRAIN);
+    const int64_t bands = smaller(FEWEST_CHUNKS / bp_chunks(s->n, j->images), smaller(by_work, height / (2 * reach)));
+    j->rows = divide_up(height, greater(bands, 1));
+    j->pieces = divide_up(height, j->rows);
+    if (!take_scratch(ctx, j, j->kernels->conv2d_across_scratch(s), 0)) return BP_ENOMEM;
+    bp_parallel(ctx, bp_chunks(s->n, j->images) * j->pieces, across_chunk, j);
+    return BP_OK;
+}
+
 /* ---- forward ---- */
 
 static void forward_rows(const job *j, int64_t k, int64_t i0, int64_t i1, void *scratch)
@@ -279,6 +322,7 @@ bp_status bp__conv_forward(bp_ctx *ctx, const bp_convolution *c)
     if (c->s.n * c->s.oh * c->s.ow == 0) return BP_OK;
     if (bp__conv_is_product(&c->s)) return multiply_forward(ctx, c);
     if (bp__conv_by_winograd(j.kernels, c, BP_CONV_FORWARD)) return run_tiles(ctx, &j, BP_CONV_FORWARD);
+    if (bp__conv_across(j.kernels, c, BP_CONV_FORWARD)) return run_across(ctx, &j, false);
     cut_images(&j, c->s.oh, c->s.ow, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
     bp_parallel(ctx, chunks_of(&j), forward_chunk, &j);
@@ -345,6 +389,7 @@ bp_status bp__conv_grad_input(bp_ctx *ctx, const bp_convolution *c)
         return bp__conv_in_pieces(ctx, c, BP_CONV_GRAD_INPUT, &m.reader);
     }
     if (bp__conv_by_winograd(j.kernels, c, BP_CONV_GRAD_INPUT)) return run_tiles(ctx, &j, BP_CONV_GRAD_INPUT);
+    if (bp__conv_across(j.kernels, c, BP_CONV_GRAD_INPUT)) return run_across(ctx, &j, true);
     cut_images(&j, c->s.h, c->s.w, MOST_CHUNKS);
     if (!take_scratch(ctx, &j, j.kernels->conv2d_scratch(&c->s), 0)) return BP_ENOMEM;
     bp_parallel(ctx, chunks_of(&j), grad_input_chunk, &j);
@@ -375,7 +420,12 @@ static void grad_weight_chunk(void *arg, int64_t chunk, int worker)
         return;
     }
     memset(part, 0, (size_t)(n * j->size));
-    if (j->pieces == 1) {
+    if (j->across) {
+        const bp_conv_shape *s = &j->s;
+        const int64_t first = chunk * j->images;
+        j->kernels->conv2d_across_sum(s, j->x + first * s->h * s->w * s->c * j->size, j->dy + first * s->oh * s->ow * s->oc * j->size, part,
+                                      smaller(j->images, s->n - first), scratch_of(j, worker));
+    } else if (j->pieces == 1) {
         const int64_t first = chunk * j->images;
         j->kernels->conv2d_grad_weight(&j->s, j->x, j->dy, part, first, smaller(first + j->images, j->s.n), 0, j->s.oc,
                                        scratch_of(j, worker));
@@ -421,6 +471,11 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
         j.tiles_each = divide_up(divide_up(j.tiles, parts), TILE_STEP) * TILE_STEP;
         parts = bp_chunks(j.tiles, j.tiles_each);
         each = j.kernels->winograd_scratch(s);
+    } else if (bp__conv_across(j.kernels, c, BP_CONV_GRAD_WEIGHT)) {
+        j.across = true;
+        j.images = bp__conv_across_images(j.kernels, s, most);
+        parts = bp_chunks(s->n, j.images);
+        each = j.kernels->conv2d_across_scratch(s);
     } else if (cuts_features(&j)) {
         j.columns = 2 * j.kernels->lanes;
         if (!take_scratch(ctx, &j, each, 0)) return BP_ENOMEM;

@@ -262,6 +262,73 @@ static void test_conv2d(void)
     drop(&x), drop(&w), drop(&bias), drop(&y), drop(&dy), drop(&dx), drop(&dw), drop(&y2), drop(&dx2), drop(&dw2);
 }
 
+/* A lane for each image, whether that pays or not: against the plain sums, and cut by images and rows. */
+static void test_conv2d_across(void)
+{
+    const int64_t lanes = kernels->lanes;
+    bp_conv_shape s = { .n = between(1, 2 * lanes + 1),
+                        .h = between(1, 11),
+                        .w = between(1, 11),
+                        .c = between(1, 10),
+                        .oc = between(1, chance(80) ? 13 : 30) };
+    do {
+        s.kh = between(1, 5), s.kw = between(1, 5);
+        s.sh = chance(50) ? 1 : between(1, 4), s.sw = chance(50) ? 1 : between(1, 4);
+        s.dh = chance(60) ? 1 : between(1, 3), s.dw = chance(60) ? 1 : between(1, 3);
+        place(s.h, s.kh, s.sh, s.dh, &s.ph, &s.oh);
+        place(s.w, s.kw, s.sw, s.dw, &s.pw, &s.ow);
+    } while (s.oh == 0 || s.ow == 0);
+    char shape[200];
+    snprintf(shape, sizeof shape, "x %ldx%ldx%ldx%ld w %ldx%ld y %ldx%ldx%ld stride %ld,%ld dilation %ld,%ld before %ld,%ld", (long)s.n,
+             (long)s.h, (long)s.w, (long)s.c, (long)s.kh, (long)s.kw, (long)s.oh, (long)s.ow, (long)s.oc, (long)s.sh, (long)s.sw,
+             (long)s.dh, (long)s.dw, (long)s.ph, (long)s.pw);
+    array x = make(s.n * s.h * s.w * s.c), w = make(s.kh * s.kw * s.c * s.oc), bias = make(s.oc), y = make(s.n * s.oh * s.ow * s.oc);
+    array dy = make(y.n), dx = make(x.n), dw = make(w.n), y2 = copy_of(&y), dx2 = copy_of(&dx);
+    const bp_act act = chance(40) ? BP_ACT_RELU : BP_ACT_NONE;
+    const bool biased = chance(50), gradient = s.sh == 1 && s.sw == 1;
+    const void *real_bias = biased ? bias.real : NULL;
+    const int64_t x_image = s.h * s.w * s.c, y_image = s.oh * s.ow * s.oc;
+    const size_t bytes = kernels->conv2d_across_scratch(&s);
+    char *scratch = scratch_of(bytes);
+
+    plain_conv2d(&s, x.plain, w.plain, biased ? bias.plain : NULL, act, y.plain);
+    kernels->conv2d_across_gather(&s, false, x.real, w.real, real_bias, act, y.real, s.n, y_image, 0, s.oh, scratch);
+    double off = worst(&y, eps * (double)(s.kh * s.kw * s.c + 4));
+    check(off <= 1, "conv2d across %s: off by %g times the bound", shape, off);
+    if (gradient) {
+        plain_conv2d_grad_input(&s, dy.plain, w.plain, dx.plain);
+        kernels->conv2d_across_gather(&s, true, dy.real, w.real, NULL, BP_ACT_NONE, dx.real, s.n, x_image, 0, s.h, scratch);
+        off = worst(&dx, eps * (double)(s.kh * s.kw * s.oc + 4));
+        check(off <= 1, "conv2d_grad_input across %s: off by %g times the bound", shape, off);
+    }
+    plain_conv2d_grad_weight(&s, x.plain, dy.plain, dw.plain);
+    kernels->conv2d_across_sum(&s, x.real, dy.real, dw.real, s.n, scratch);
+    off = worst(&dw, eps * (double)(s.n * s.oh * s.ow + 4));
+    check(off <= 1, "conv2d_grad_weight across %s: off by %g times the bound", shape, off);
+
+    for (int64_t n = 0, images; n < s.n; n += images) {
+        images = between(1, s.n - n);
+        for (int64_t i = 0, rows; i < s.oh; i += rows) {
+            rows = between(1, s.oh - i);
+            kernels->conv2d_across_gather(&s, false, at(x.real, n * x_image), w.real, real_bias, act,
+                                          at(y2.real, n * y_image + i * s.ow * s.oc), images, y_image, i, i + rows, scratch);
+        }
+        for (int64_t i = 0, rows; i < s.h && gradient; i += rows) {
+            rows = between(1, s.h - i);
+            kernels->conv2d_across_gather(&s, true, at(dy.real, n * y_image), w.real, NULL, BP_ACT_NONE,
+                                          at(dx2.real, n * x_image + i * s.w * s.c), images, x_image, i, i + rows, scratch);
+        }
+    }
+    check(same_bits(&y, &y2) && (!gradient || same_bits(&dx, &dx2)), "conv2d across %s: bits depend on the cut", shape);
+    scratch_drop(scratch, bytes);
+    const size_t other = kernels->conv2d_scratch(&s);
+    scratch = scratch_of(other);
+    kernels->conv2d_forward(&s, x.real, w.real, real_bias, act, y2.real, 0, s.n, scratch);
+    check(same_bits(&y, &y2), "conv2d across %s: other bits than one image after the other", shape);
+    scratch_drop(scratch, other);
+    drop(&x), drop(&w), drop(&bias), drop(&y), drop(&dy), drop(&dx), drop(&dw), drop(&y2), drop(&dx2);
+}
+
 /* ---- pooling ---- */
 
 static void test_pool2d(void)
@@ -406,6 +473,7 @@ static void test_table(const bp_kernels *table, bool is_f64, const char *name)
     for (int i = 0; i < 300; i++) test_gemm();
     planar_gathers = planar_sums = 0;
     for (int i = 0; i < 400; i++) test_conv2d();
+    for (int i = 0; i < 300; i++) test_conv2d_across();
     check(kernels->lanes < 4 || (planar_gathers > 10 && planar_sums > 5), "%d and %d of the shapes went by planes", planar_gathers,
           planar_sums);
     for (int i = 0; i < 200; i++) test_pool2d();
