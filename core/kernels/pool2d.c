@@ -13,6 +13,8 @@
 
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
 /* The taps of output position t that fall inside. */
 typedef struct window {
     int64_t low, high; /* taps low..high-1 */
@@ -92,31 +94,90 @@ static void max_lanes(const bp_pool_shape *s, const window *row, const window *c
         memcpy(argmax, &taps, (size_t)lanes);
 }
 
+/* The window of a pixel of the result that begins at row.at, col.at, all its channels; x and y are of one image. */
+static void max_pixel(const bp_pool_shape *s, const window *row, const window *col, const real *x, const real *x_end, real *y,
+                      const real *y_end, uint8_t *argmax)
+{
+    if (row->low == row->high || col->low == col->high) {
+        for (int64_t c = 0; c < s->c; c++) y[c] = -VEC_INF;
+        if (argmax) memset(argmax, 0, (size_t)s->c);
+        return;
+    }
+    const int64_t from = (row->at * s->w + col->at) * s->c;
+    if (s->c < KLANES) {
+        const int64_t last = from + ((row->high - 1) * s->w + col->high - 1) * s->c;
+        const bool room = last + KLANES <= x_end - x && KLANES <= y_end - y;
+        max_lanes(s, row, col, room ? KLANES : (int)s->c, x + from, y, argmax);
+        return;
+    }
+    for (int64_t c = 0; c < s->c; c += KLANES) {
+        if (c + KLANES > s->c) c = s->c - KLANES;
+        max_lanes(s, row, col, KLANES, x + from + c, y + c, argmax ? argmax + c : NULL);
+    }
+}
+
+/* `count` windows inside the image, side by side in the result: whole vectors. */
+INLINE void max_inside(const int64_t kh, const int64_t kw, const bp_pool_shape *s, int64_t count, const real *x, real *y, uint8_t *argmax)
+{
+    const int64_t line = s->w * s->c, pixel = s->c, step = s->sw * pixel;
+    for (int64_t j = 0; j < count; j++, x += step, y += pixel, argmax += argmax ? pixel : 0)
+        for (int64_t c = 0; c < pixel; c += KLANES) {
+            if (c > 0 && c + KLANES > pixel) c = pixel - KLANES;
+            vec best = vec_load(x + c);
+            vec_i tap = { 0 };
+            for (int64_t a = 0; a < kh; a++)
+                for (int64_t b = a == 0; b < kw; b++) {
+                    const vec v = vec_load(x + a * line + b * pixel + c);
+                    const vec_i take = (v > best) | (v != v);
+                    best = vec_select(take, v, best);
+                    tap = (tap & ~take) | (take & ((lane_int)(a * kw + b) + (vec_i){ 0 }));
+                }
+            vec_store(y + c, best);
+            if (!argmax) continue;
+            const vec_b taps = narrow(tap);
+            memcpy(argmax + c, &taps, KLANES);
+        }
+}
+
+static void max_windows(const bp_pool_shape *s, int64_t count, const real *x, real *y, uint8_t *argmax)
+{
+    if (s->kh == 2 && s->kw == 2)
+        max_inside(2, 2, s, count, x, y, argmax);
+    else if (s->kh == 3 && s->kw == 3)
+        max_inside(3, 3, s, count, x, y, argmax);
+    else
+        max_inside(s->kh, s->kw, s, count, x, y, argmax);
+}
+
 void K(max_pool2d)(const bp_pool_shape *s, const void *x_, void *y_, uint8_t *argmax, int64_t n0, int64_t n1)
 {
-    const real *x = (const real *)x_;
-    real *y = (real *)y_;
-    const int64_t x_end = n1 * s->h * s->w * s->c, y_end = n1 * s->oh * s->ow * s->c;
+    const int64_t image = s->h * s->w * s->c, row_size = s->ow * s->c;
+    const real *const x_end = (const real *)x_ + n1 * image;
+    real *const y_end = (real *)y_ + n1 * s->oh * row_size;
+    int64_t j0 = s->pw > 0 ? (s->pw + s->sw - 1) / s->sw : 0, j1 = s->w + s->pw < s->kw ? 0 : (s->w + s->pw - s->kw) / s->sw + 1;
+    if (j1 > s->ow) j1 = s->ow; /* windows j0..j1-1 of a row are inside */
+    if (j0 > j1) j0 = j1;
     for (int64_t n = n0; n < n1; n++)
         for (int64_t i = 0; i < s->oh; i++) {
             const window row = window_of(i, s->sh, s->ph, s->kh, s->h);
+            const real *const x = (const real *)x_ + n * image;
+            real *const y = (real *)y_ + (n * s->oh + i) * row_size;
+            uint8_t *const arg = argmax ? argmax + (n * s->oh + i) * row_size : NULL;
+            int64_t first = row.low == 0 && row.high == s->kh ? j0 : 0, end = row.low == 0 && row.high == s->kh ? j1 : 0;
+            const real *const from = x + (row.at * s->w + first * s->sw - s->pw) * s->c;
+            /* pixels narrower than a vector: those whose vectors reach beyond the last image are taken by themselves */
+            const int64_t last = ((s->kh - 1) * s->w + s->kw - 1) * s->c + KLANES;
+            while (s->c < KLANES && end > first &&
+                   (from + (end - 1 - first) * s->sw * s->c + last > x_end || y + (end - 1) * s->c + KLANES > y_end))
+                end--;
             for (int64_t j = 0; j < s->ow; j++) {
-                const window col = window_of(j, s->sw, s->pw, s->kw, s->w);
-                const int64_t to = ((n * s->oh + i) * s->ow + j) * s->c, from = ((n * s->h + row.at) * s->w + col.at) * s->c;
-                uint8_t *arg = argmax ? argmax + to : NULL;
-                if (row.low == row.high || col.low == col.high) {
-                    for (int64_t c = 0; c < s->c; c++) y[to + c] = -VEC_INF;
-                    if (arg) memset(arg, 0, (size_t)s->c);
-                } else if (s->c >= KLANES) {
-                    for (int64_t c = 0; c < s->c; c += KLANES) {
-                        if (c + KLANES > s->c) c = s->c - KLANES;
-                        max_lanes(s, &row, &col, KLANES, x + from + c, y + to + c, arg ? arg + c : NULL);
-                    }
-                } else {
-                    const int64_t last = from + ((row.high - 1) * s->w + col.high - 1) * s->c;
-                    const bool room = last + KLANES <= x_end && to + KLANES <= y_end;
-                    max_lanes(s, &row, &col, room ? KLANES : (int)s->c, x + from, y + to, arg);
+                if (j == first && end > first) {
+                    max_windows(s, end - first, from, y + j * s->c, arg ? arg + j * s->c : NULL);
+                    j = end;
+                    if (j == s->ow) break;
                 }
+                const window col = window_of(j, s->sw, s->pw, s->kw, s->w);
+                max_pixel(s, &row, &col, x, x_end, y + j * s->c, y_end, arg ? arg + j * s->c : NULL);
             }
         }
 }
@@ -145,18 +206,53 @@ static void max_grad_apart(const bp_pool_shape *s, const real *dy, const uint8_t
     if (below < s->h) memset(dx + below * line, 0, (size_t)((s->h - below) * line) * sizeof(real));
 }
 
-void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy, const uint8_t *argmax, void *dx, int64_t n0, int64_t n1)
+/* The same of fewer channels, row after row of dx: what a vector stores beyond its pixel belongs to pixels that are stored later. dy_end
+ * and dx_end: of the images of this call. */
+INLINE void max_grad_narrow(const int64_t kw, const bp_pool_shape *s, const real *dy, const real *dy_end, const uint8_t *argmax, real *dx,
+                            const real *dx_end)
 {
-    if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0 && s->c >= KLANES) {
+    const int64_t pixel = s->c, line = s->w * pixel, windows = s->ow < s->w / kw ? s->ow : s->w / kw; /* those not cut off */
+    for (int64_t row = 0; row < s->oh * s->kh && row < s->h; row++) {
+        const int64_t i = row / s->kh, first = row % s->kh * kw;
+        const real *g = dy + i * s->ow * pixel;
+        const uint8_t *winner = argmax + i * s->ow * pixel;
+        real *to = dx + row * line, *const end = to + line;
+        int64_t j = 0;
+        for (; j < windows && to + kw * pixel + KLANES <= dx_end && g + KLANES <= dy_end; j++, g += pixel, winner += pixel) {
+            const vec value = vec_load(g);
+            const vec_i taps = widen(winner);
+            for (int64_t b = 0; b < kw; b++, to += pixel) vec_store(to, vec_keep(taps == (lane_int)(first + b), value));
+        }
+        for (; j < s->ow; j++, g += pixel, winner += pixel)
+            for (int64_t b = 0; b < kw && to < end; b++, to += pixel)
+                for (int64_t c = 0; c < pixel; c++) to[c] = winner[c] == first + b ? g[c] : 0;
+        memset(to, 0, (size_t)(end - to) * sizeof(real));
+    }
+    const int64_t below = s->oh * s->kh;
+    if (below < s->h) memset(dx + below * line, 0, (size_t)((s->h - below) * line) * sizeof(real));
+}
+
+void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy_, const uint8_t *argmax, void *dx_, int64_t n0, int64_t n1)
+{
+    if (s->sh == s->kh && s->sw == s->kw && s->ph == 0 && s->pw == 0) {
         const int64_t from = s->oh * s->ow * s->c, to = s->h * s->w * s->c;
-        for (int64_t n = n0; n < n1; n++) max_grad_apart(s, (const real *)dy + n * from, argmax + n * from, (real *)dx + n * to);
+        for (int64_t n = n0; n < n1; n++) {
+            const real *const dy = (const real *)dy_ + n * from;
+            real *const dx = (real *)dx_ + n * to;
+            if (s->c >= KLANES)
+                max_grad_apart(s, dy, argmax + n * from, dx);
+            else if (s->kw == 2)
+                max_grad_narrow(2, s, dy, (const real *)dy_ + n1 * from, argmax + n * from, dx, (real *)dx_ + n1 * to);
+            else
+                max_grad_narrow(s->kw, s, dy, (const real *)dy_ + n1 * from, argmax + n * from, dx, (real *)dx_ + n1 * to);
+        }
         return;
     }
     int64_t tap_at[256]; /* where a tap lies, from tap 0 */
     for (int64_t tap = 0; tap < s->kh * s->kw && tap < 256; tap++) tap_at[tap] = (tap / s->kw * s->w + tap % s->kw) * s->c;
 
     const int64_t image = s->h * s->w * s->c;
-    memset((real *)dx + n0 * image, 0, (size_t)((n1 - n0) * image) * sizeof(real));
+    memset((real *)dx_ + n0 * image, 0, (size_t)((n1 - n0) * image) * sizeof(real));
     for (int64_t n = n0; n < n1; n++)
         for (int64_t i = 0; i < s->oh; i++) {
             const window row = window_of(i, s->sh, s->ph, s->kh, s->h);
@@ -164,8 +260,8 @@ void K(max_pool2d_grad)(const bp_pool_shape *s, const void *dy, const uint8_t *a
                 const window col = window_of(j, s->sw, s->pw, s->kw, s->w);
                 if (row.low == row.high || col.low == col.high) continue;
                 const int64_t at = ((n * s->oh + i) * s->ow + j) * s->c;
-                real *to = (real *)dx + ((n * s->h + row.at) * s->w + col.at) * s->c;
-                for (int64_t c = 0; c < s->c; c++) to[tap_at[argmax[at + c]] + c] += ((const real *)dy)[at + c];
+                real *to = (real *)dx_ + ((n * s->h + row.at) * s->w + col.at) * s->c;
+                for (int64_t c = 0; c < s->c; c++) to[tap_at[argmax[at + c]] + c] += ((const real *)dy_)[at + c];
             }
         }
 }
