@@ -9,7 +9,9 @@
  * So the error of a sum grows with BLOCK / WIDE or ROWS and not with r. */
 #include "vmath.h"
 
-enum { WIDE = 32, BLOCK = 64 * WIDE, ROWS = 256, VECS = WIDE / KLANES, TILE = 4 };
+enum { WIDE = 32, BLOCK = 64 * WIDE, ROWS = 256, VECS = WIDE / KLANES };
+/* Vectors of columns at a time: whole rows where they are short, since halves of rows come from memory far slower. */
+enum { TILE = KLANES < 8 ? 8 : 64 / KLANES, HALF = TILE / 2 };
 
 /* One reduction: how two vectors and two numbers are combined, and what leaves the other unchanged. */
 #define REDUCE(name, identity, of_vectors, of_numbers)                                                                                    \
@@ -79,6 +81,7 @@ enum { WIDE = 32, BLOCK = 64 * WIDE, ROWS = 256, VECS = WIDE / KLANES, TILE = 4 
             }                                                                                                                             \
             int64_t j = 0;                                                                                                                \
             for (; j + TILE * KLANES <= inner; j += TILE * KLANES) columns_##name(r, row, TILE, 0, x + j, y + j);                         \
+            for (; j + HALF * KLANES <= inner; j += HALF * KLANES) columns_##name(r, row, HALF, 0, x + j, y + j);                         \
             for (; j + KLANES <= inner; j += KLANES) columns_##name(r, row, 1, 0, x + j, y + j);                                          \
             if (j < inner) columns_##name(r, row, 0, (int)(inner - j), x + j, y + j);                                                     \
         }                                                                                                                                 \
