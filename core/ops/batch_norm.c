@@ -59,9 +59,10 @@ static char *coefficient(const job *j, int i) { return j->coefficients + (size_t
 static const void *shift_if_masked(const job *j) { return j->masked ? coefficient(j, 3) : NULL; }
 static int64_t rows_in(const job *j, int64_t block) { return (block + 1) * j->block < j->rows ? j->block : j->rows - block * j->block; }
 
-static void over_blocks(bp_ctx *ctx, job *j, bp_chunk_fn *fn)
+/* The second pass goes back from where the first one ended: what that met last is still in a cache. */
+static void over_blocks(bp_ctx *ctx, job *j, bool back, bp_chunk_fn *fn)
 {
-    if (j->c > 0) bp_parallel(ctx, bp_chunks(j->rows, j->block), fn, j);
+    if (j->c > 0) bp_parallel_from(ctx, back, bp_chunks(j->rows, j->block), fn, j);
 }
 
 static void stats_chunk(void *arg, int64_t block, int worker)
@@ -189,7 +190,7 @@ bp_status bp__batch_norm_run(bp_call *call)
     j.out = bp_data(call->out[Y]);
     j.mean = bp_data(call->out[BATCH_MEAN]);
     read_fused(call, EPS + 1, &j);
-    over_blocks(call->ctx, &j, stats_chunk);
+    over_blocks(call->ctx, &j, false, stats_chunk);
     join_stats(&j);
     for (int64_t i = 0; i < j.c; i++) {
         /* no rows: a mean of 0 and a variance of 0, and the running statistics stay */
@@ -204,7 +205,7 @@ bp_status bp__batch_norm_run(bp_call *call)
             update_running(call->in[VAR], i, decay, squares / (double)(j.rows - 1));
         }
     }
-    over_blocks(call->ctx, &j, apply_chunk);
+    over_blocks(call->ctx, &j, true, apply_chunk);
     return BP_OK;
 }
 
@@ -225,7 +226,7 @@ static bp_status batch_norm_grad_infer(bp_call *call)
 static void gradient_from(bp_call *call, job *j)
 {
     const bp_dtype dtype = call->out[0]->m.dtype;
-    over_blocks(call->ctx, j, sums_chunk);
+    over_blocks(call->ctx, j, false, sums_chunk);
     join_sums(j);
     for (int64_t i = 0; i < j->c; i++) {
         const double inv = get(call->in[G_INV], i), sum = j->rows ? j->first[i] : 0, dot = j->rows ? j->second[i] : 0;
@@ -235,7 +236,7 @@ static void gradient_from(bp_call *call, job *j)
         bp_element_set(dtype, coefficient(j, 1), i, sum / rows);
         bp_element_set(dtype, coefficient(j, 2), i, inv * inv * dot / rows);
     }
-    over_blocks(call->ctx, j, grad_chunk);
+    over_blocks(call->ctx, j, true, grad_chunk);
 }
 
 static bp_status start_gradient(bp_call *call, job *j)
@@ -357,7 +358,7 @@ bp_status bp__batch_norm_inference_run(bp_call *call)
         bp_element_set(dtype, coefficient(&j, 0), i, (call->in[SCALE] ? get(call->in[SCALE], i) : 1) / sqrt(get(call->in[VAR], i) + eps));
         bp_element_set(dtype, coefficient(&j, 1), i, call->in[SHIFT] ? get(call->in[SHIFT], i) : 0);
     }
-    over_blocks(call->ctx, &j, apply_chunk);
+    over_blocks(call->ctx, &j, true, apply_chunk);
     return BP_OK;
 }
 
