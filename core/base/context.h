@@ -47,8 +47,8 @@ struct bp_ctx {
 
     struct bp_pool *pool;
     const struct bp_kernels *kernels[2]; /* for f32 and f64 */
-    void *scratch;                       /* grown on demand, kept: see bp__scratch */
-    size_t scratch_bytes;
+    void *scratch[2];                    /* grown on demand, kept: see bp__scratch and bp__scratch_beside */
+    size_t scratch_bytes[2];
 
     bp_listener *listeners;
     bool grad_enabled, training;

@@ -118,7 +118,8 @@ bp_status bp_cache_open(bp_ctx *ctx)
 void bp_cache_close(bp_ctx *ctx)
 {
     if (!ctx->cache) return;
-    if (ctx->scratch) block_return(ctx, ctx->scratch, ctx->scratch_bytes);
+    for (int i = 0; i < 2; i++)
+        if (ctx->scratch[i]) block_return(ctx, ctx->scratch[i], ctx->scratch_bytes[i]);
     bp_block_flush(ctx);
     bp_mem_free(ctx, ctx->cache, sizeof *ctx->cache);
     ctx->cache = NULL;
@@ -212,15 +213,18 @@ void bp_block_flush(bp_ctx *ctx)
 
 size_t bp_block_cached(const bp_ctx *ctx) { return ctx->cache->bytes; }
 
-void *bp__scratch(bp_ctx *ctx, size_t n)
+static void *grown(bp_ctx *ctx, int i, size_t n)
 {
-    if (n > ctx->scratch_bytes) {
+    if (n > ctx->scratch_bytes[i]) {
         size_t bytes;
         void *p = bp_block_new(ctx, n, &bytes);
         if (!p) return NULL;
-        if (ctx->scratch) block_return(ctx, ctx->scratch, ctx->scratch_bytes);
-        ctx->scratch = p;
-        ctx->scratch_bytes = bytes;
+        if (ctx->scratch[i]) block_return(ctx, ctx->scratch[i], ctx->scratch_bytes[i]);
+        ctx->scratch[i] = p;
+        ctx->scratch_bytes[i] = bytes;
     }
-    return ctx->scratch;
+    return ctx->scratch[i];
 }
+
+void *bp__scratch(bp_ctx *ctx, size_t n) { return grown(ctx, 0, n); }
+void *bp__scratch_beside(bp_ctx *ctx, size_t n) { return grown(ctx, 1, n); }

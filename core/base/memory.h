@@ -30,5 +30,7 @@ bp_status bp_mem_grow(bp_ctx *ctx, void *array, size_t size, int64_t *cap, int64
 
 /* Scratch for the op that runs now: at least n bytes, 64-byte aligned, valid until the next call. NULL on failure. */
 void *bp__scratch(bp_ctx *ctx, size_t n);
+/* The same from a block of its own, for an op that has part of its work done by what takes scratch itself. */
+void *bp__scratch_beside(bp_ctx *ctx, size_t n);
 
 #endif

@@ -132,6 +132,7 @@ static bp_status grad_weight_infer(bp_call *call)
     bp_conv_shape s;
     BP_TRY(grad_weight_geometry(call, &s));
     bp_out4(call, 0, call->in[0]->m.dtype, s.kh, s.kw, s.c, s.oc);
+    if (call->n_out > 1) bp_out(call, 1, call->in[0]->m.dtype, 1, &s.oc);
     return BP_OK;
 }
 
@@ -143,12 +144,16 @@ static bp_status grad_weight_run(bp_call *call)
     c.x = bp_data(call->in[0]);
     c.dy = bp_data(call->in[1]);
     c.out = bp_data(call->out[0]);
+    bp_row_sum sum;
+    if (call->n_out > 1) BP_TRY(bp__row_sum_start(call->ctx, c.dtype, s.n * s.oh * s.ow, s.oc, c.dy, bp_data(call->out[1]), &sum));
+    if (call->n_out > 1) c.sum = &sum;
     return bp__conv_grad_weight(call->ctx, &c);
 }
 
 /* ---- gradients ---- */
 
-static const bp_conv_sides sides = { &bp__op_conv2d, &bp__op_conv2d_grad_input, &bp__op_conv2d_grad_weight, OPTIONS };
+static const bp_conv_sides sides = { &bp__op_conv2d, &bp__op_conv2d_grad_input, &bp__op_conv2d_grad_weight, &bp__op_conv2d_grad_weight_bias,
+                                     OPTIONS };
 static void conv2d_gradient(bp_grad *g) { bp__conv_forward_gradient(g, &sides); }
 static void grad_input_gradient(bp_grad *g) { bp__conv_grad_input_gradient(g, &sides); }
 static void grad_weight_gradient(bp_grad *g) { bp__conv_grad_weight_gradient(g, &sides); }
@@ -273,6 +278,38 @@ const bp_op bp__op_conv2d_grad_weight = {
         OPTIONS_WITH(BP_SIZE_OPTION("height and width of the kernel, which x and dy do not tell")),
     .n_out = 1,
     .outputs = "dw: [kh][kw][in][out]",
+    .flags = BP_OP_INTERNAL,
+    .promote = BP_PROMOTE_FLOAT,
+    .needs_in = 3,
+    .infer = grad_weight_infer,
+    .run = grad_weight_run,
+    .gradient = grad_weight_gradient,
+    .cases =
+        (const bp_case[]){
+            { "2x5x6x3 2x3x4x4", "size=3,3", 0, 0, 0 },
+            { "1x1x1x1 1x1x1x1", "size=1,1", 0, 0, 0 },
+            { "2x7x6x2 2x4x2x3'", "size=3,3 stride=2,3 padding=same", 0, 0, 0 },
+            { "1x9x8x2' 1x3x1x2", "size=3,3 dilation=2,3 stride=2", 0, 0, 0 },
+            { "1x5x6x3 1x5x6x2", "size=3,3 padding=same algorithm=winograd", 0, 0, 0 },
+            { 0 },
+        },
+};
+
+const bp_op bp__op_conv2d_grad_weight_bias = {
+    .name = "conv2d_grad_weight_bias",
+    .group = "layers",
+    .summary = "gradients of conv2d with respect to its weights and its bias",
+    .detail = "dw as conv2d_grad_weight gives it, db[o] = sum over n, i, j of dy[n, i, j, o] as sum does, while dy is in a cache.",
+    .inputs =
+        (const bp_input[]){
+            { "x", 0, "[n][h][w][in] images" },
+            { "dy", 0, "[n][oh][ow][out] gradient of conv2d's result" },
+            { 0 },
+        },
+    .options =
+        OPTIONS_WITH(BP_SIZE_OPTION("height and width of the kernel, which x and dy do not tell")),
+    .n_out = 2,
+    .outputs = "dw: [kh][kw][in][out]; db: [out]",
     .flags = BP_OP_INTERNAL,
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 3,

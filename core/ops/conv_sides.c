@@ -44,11 +44,11 @@ static void options_with(const bp_grad *g, const bp_conv_sides *sides, const int
     args[BP_CONV_OWN] = size ? bp_list(2, size) : bp_default();
 }
 
-static bp_tensor *forward(bp_grad *g, const bp_conv_sides *sides, bp_tensor *x, bp_tensor *w)
+static bp_tensor *forward(bp_grad *g, const bp_conv_sides *sides, bp_tensor *x, bp_tensor *w, bp_tensor *bias)
 {
     bp_arg args[BP_MAX_ARGS];
     options_with(g, sides, NULL, args);
-    return bp_g(g, sides->forward, sides->options, args, 3, x, w, (bp_tensor *)NULL);
+    return bp_g(g, sides->forward, sides->options, args, 3, x, w, bias);
 }
 
 /* like_x: a tensor with the height and width of the input. */
@@ -66,14 +66,29 @@ static bp_tensor *grad_weight(bp_grad *g, const bp_conv_sides *sides, bp_tensor 
     return bp_g(g, sides->grad_weight, sides->options, args, 2, x, dy);
 }
 
+/* dw and db, which read the same dy. */
+static void grad_weight_bias(bp_grad *g, const bp_conv_sides *sides, bp_tensor *dz)
+{
+    bp_arg args[BP_MAX_ARGS];
+    bp_tensor *in[2] = { g->in[0], dz }, *out[2];
+    options_with(g, sides, g->in[1]->m.shape, args);
+    bp_g_all(g, sides->grad_weight_bias, sides->options, args, 2, in, out);
+    bp_grad_set(g, 1, out[0]);
+    bp_grad_set(g, 2, out[1]);
+}
+
 /* With the bias b: db is the sum of dz over all pixels. */
 void bp__conv_forward_gradient(bp_grad *g, const bp_conv_sides *sides)
 {
     bp_tensor *dz = g->dout[0];
     if (g->args[BP_CONV_OWN].as.i == BP_ACT_RELU) dz = G2(g, relu_grad, dz, g->out[0]);
     if (g->want[0]) bp_grad_set(g, 0, grad_input(g, sides, dz, g->in[1], g->in[0]));
-    if (g->want[1]) bp_grad_set(g, 1, grad_weight(g, sides, g->in[0], dz, g->in[1]));
-    if (g->n_in > 2 && g->in[2] && g->want[2]) {
+    const bool bias = g->n_in > 2 && g->in[2] && g->want[2];
+    if (g->want[1] && bias) {
+        grad_weight_bias(g, sides, dz);
+    } else if (g->want[1]) {
+        bp_grad_set(g, 1, grad_weight(g, sides, g->in[0], dz, g->in[1]));
+    } else if (bias) {
         const int64_t pixels[3] = { 0, 1, 2 };
         bp_arg axes = bp_list(3, pixels);
         bp_grad_set(g, 2, bp_g(g, &bp__op_sum, 1, &axes, 1, dz));
@@ -85,14 +100,21 @@ void bp__conv_forward_gradient(bp_grad *g, const bp_conv_sides *sides)
 void bp__conv_grad_input_gradient(bp_grad *g, const bp_conv_sides *sides)
 {
     bp_tensor *e = bp__g_undo_relu(g, g->dout[0], g->n_in > 2 ? g->in[2] : NULL, g->args[sides->options].as.f);
-    if (g->want[0]) bp_grad_set(g, 0, forward(g, sides, e, g->in[1]));
+    if (g->want[0]) bp_grad_set(g, 0, forward(g, sides, e, g->in[1], NULL));
     if (g->want[1]) bp_grad_set(g, 1, grad_weight(g, sides, e, g->in[0], g->in[1]));
 }
 
-/* dw = grad_weight(x, dy): with the gradient e of dw, dx = grad_input(dy, e) and d(dy) = forward(x, e). */
+/* dw = grad_weight(x, dy), perhaps with db = sum of dy: with the gradients e of dw and f of db, dx = grad_input(dy, e) and
+ * d(dy) = forward(x, e) + f. */
 void bp__conv_grad_weight_gradient(bp_grad *g, const bp_conv_sides *sides)
 {
-    bp_tensor *e = g->dout[0];
-    if (g->want[0]) bp_grad_set(g, 0, grad_input(g, sides, g->in[1], e, g->in[0]));
-    if (g->want[1]) bp_grad_set(g, 1, forward(g, sides, g->in[0], e));
+    bp_tensor *e = g->dout[0], *f = g->n_out > 1 ? g->dout[1] : NULL;
+    if (e && g->want[0]) bp_grad_set(g, 0, grad_input(g, sides, g->in[1], e, g->in[0]));
+    if (!g->want[1]) return;
+    bp_tensor *d = e ? forward(g, sides, g->in[0], e, f) : NULL;
+    if (!e && f) {
+        const bp_arg shape = bp_list(g->in[1]->m.ndim, g->in[1]->m.shape);
+        d = bp_g(g, &bp__op_expand, 1, &shape, 1, f);
+    }
+    bp_grad_set(g, 1, d);
 }

@@ -30,7 +30,8 @@ bp_status bp__conv_geometry(bp_call *call, const int64_t x[4], const int64_t w[4
 
 typedef struct bp_conv_sides {
     const bp_op *forward, *grad_input, *grad_weight;
-    int options; /* that each of them has */
+    const bp_op *grad_weight_bias; /* both in one: db = sum of dy over all pixels */
+    int options;                   /* that each of them has */
 } bp_conv_sides;
 
 /* The gradients of the three sides. */

@@ -149,7 +149,7 @@ static bp_status multiply(bp_ctx *ctx, const bp_convolution *c, bp_gemm one)
 {
     one.c = c->out;
     one.c_row = one.n;
-    const bp_product p = { .dtype = c->dtype, .one = one, .mask = c->mask };
+    const bp_product p = { .dtype = c->dtype, .one = one, .mask = c->mask, .sum = c->sum };
     return bp__product(ctx, &p);
 }
 
@@ -462,6 +462,7 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
     size_t each = j.kernels->conv2d_scratch(s);
     if (s->n * s->oh * s->ow == 0) { /* the sum of nothing */
         memset(j.out, 0, (size_t)bytes);
+        bp__parallel_summing(ctx, c->sum, 1, NULL, NULL);
         return BP_OK;
     }
     if (bp__conv_is_product(s)) return multiply_grad_weight(ctx, c);
@@ -479,7 +480,7 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
     } else if (cuts_features(&j)) {
         j.columns = 2 * j.kernels->lanes;
         if (!take_scratch(ctx, &j, each, 0)) return BP_ENOMEM;
-        bp_parallel(ctx, bp_chunks(s->oc, j.columns), grad_weight_columns_chunk, &j);
+        bp__parallel_summing(ctx, c->sum, bp_chunks(s->oc, j.columns), grad_weight_columns_chunk, &j);
         return BP_OK;
     } else {
         cut_images(&j, s->oh, s->ow, most);
@@ -488,7 +489,7 @@ bp_status bp__conv_grad_weight(bp_ctx *ctx, const bp_convolution *c)
     char *room = take_scratch(ctx, &j, each, parts > 1 ? (size_t)(parts * bytes) : 0);
     if (!room) return BP_ENOMEM;
     if (parts > 1) j.out = room;
-    bp_parallel(ctx, parts, grad_weight_chunk, &j);
+    bp__parallel_summing(ctx, c->sum, parts, grad_weight_chunk, &j);
     if (parts > 1) bp__sum_parts(ctx, c->dtype, parts, n, room, c->out);
     return BP_OK;
 }

@@ -4,6 +4,7 @@
 #define BP_CONVOLUTION_H
 
 #include "op.h"
+#include "reduction.h"
 #include "relu_mask.h"
 
 typedef enum bp_conv_algorithm { BP_CONV_AUTO, BP_CONV_DIRECT, BP_CONV_WINOGRAD } bp_conv_algorithm;
@@ -17,6 +18,7 @@ typedef struct bp_convolution {
     bp_act act;
     void *out;                /* y, dx or dw */
     const bp_relu_mask *mask; /* undone on dx, or NULL */
+    const bp_row_sum *sum;    /* of dy, taken while dw is computed, or NULL */
 } bp_convolution;
 
 typedef enum bp_conv_direction { BP_CONV_FORWARD, BP_CONV_GRAD_INPUT, BP_CONV_GRAD_WEIGHT } bp_conv_direction;

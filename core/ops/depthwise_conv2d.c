@@ -60,6 +60,7 @@ static bp_status grad_weight_infer(bp_call *call)
     bp_conv_shape s;
     BP_TRY(grad_weight_geometry(call, &s));
     bp_out4(call, 0, call->in[0]->m.dtype, s.kh, s.kw, s.c, s.oc / s.c);
+    if (call->n_out > 1) bp_out(call, 1, call->in[0]->m.dtype, 1, &s.oc);
     return BP_OK;
 }
 
@@ -192,7 +193,9 @@ static bp_status grad_weight_run(bp_call *call)
     j.all_rows = all;
     void *dw = j.out;
     if (parts > 1) j.out = j.scratch + j.scratch_bytes * (size_t)bp_threads(call->ctx);
-    bp_parallel(call->ctx, parts, grad_weight_chunk, &j);
+    bp_row_sum sum;
+    if (call->n_out > 1) BP_TRY(bp__row_sum_start(call->ctx, call->out[1]->m.dtype, all * s.ow, s.oc, j.dy, bp_data(call->out[1]), &sum));
+    bp__parallel_summing(call->ctx, call->n_out > 1 ? &sum : NULL, parts, grad_weight_chunk, &j);
     if (parts > 1) bp__sum_parts(call->ctx, call->out[0]->m.dtype, parts, n, j.out, dw);
     return BP_OK;
 }
@@ -200,7 +203,7 @@ static bp_status grad_weight_run(bp_call *call)
 /* ---- gradients ---- */
 
 static const bp_conv_sides sides = { &bp__op_depthwise_conv2d, &bp__op_depthwise_conv2d_grad_input, &bp__op_depthwise_conv2d_grad_weight,
-                                     BP_CONV_MORE };
+                                     &bp__op_depthwise_conv2d_grad_weight_bias, BP_CONV_MORE };
 static void forward_gradient(bp_grad *g) { bp__conv_forward_gradient(g, &sides); }
 static void grad_input_gradient(bp_grad *g) { bp__conv_grad_input_gradient(g, &sides); }
 static void grad_weight_gradient(bp_grad *g) { bp__conv_grad_weight_gradient(g, &sides); }
@@ -302,6 +305,38 @@ const bp_op bp__op_depthwise_conv2d_grad_weight = {
         (const bp_option[]){ BP_CONV_OPTIONS(BP_SIZE_OPTION("height and width of the kernel, which x and dy do not tell")), { 0 } },
     .n_out = 1,
     .outputs = "dw: [kh][kw][channels][multiplier]",
+    .flags = BP_OP_INTERNAL,
+    .promote = BP_PROMOTE_FLOAT,
+    .needs_in = 3,
+    .infer = grad_weight_infer,
+    .run = grad_weight_run,
+    .gradient = grad_weight_gradient,
+    .cases =
+        (const bp_case[]){
+            { "2x5x6x3 2x3x4x3", "size=3,3", 0, 0, 0 },
+            { "1x1x1x1 1x1x1x1", "size=1,1", 0, 0, 0 },
+            { "2x7x6x2 2x4x2x4'", "size=3,3 stride=2,3 padding=same", 0, 0, 0 },
+            { "1x9x8x2' 1x3x1x2", "size=3,3 dilation=2,3 stride=2", 0, 0, 0 },
+            { 0 },
+        },
+};
+
+const bp_op bp__op_depthwise_conv2d_grad_weight_bias = {
+    .name = "depthwise_conv2d_grad_weight_bias",
+    .group = "layers",
+    .summary = "gradients of depthwise_conv2d with respect to its weights and its bias",
+    .detail = "dw as depthwise_conv2d_grad_weight gives it, db[o] = sum over n, i, j of dy[n, i, j, o] as sum does, while dy is in a "
+              "cache.",
+    .inputs =
+        (const bp_input[]){
+            { "x", 0, "[n][h][w][channels] images" },
+            { "dy", 0, "[n][oh][ow][channels * multiplier] gradient of the result" },
+            { 0 },
+        },
+    .options =
+        (const bp_option[]){ BP_CONV_OPTIONS(BP_SIZE_OPTION("height and width of the kernel, which x and dy do not tell")), { 0 } },
+    .n_out = 2,
+    .outputs = "dw: [kh][kw][channels][multiplier]; db: [channels * multiplier]",
     .flags = BP_OP_INTERNAL,
     .promote = BP_PROMOTE_FLOAT,
     .needs_in = 3,

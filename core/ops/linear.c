@@ -36,6 +36,7 @@ static bp_status linear_run(bp_call *call)
     p.dtype = y->m.dtype;
     p.ndim = 0;
     p.mask = NULL;
+    p.sum = NULL;
     p.one = (bp_gemm){ .m = rows_of(x),
                        .n = out,
                        .k = in,

@@ -97,6 +97,7 @@ static bp_status product_of(bp_call *call, bp_product *p)
         .m = l.m, .n = l.n, .k = l.k, .a_row = l.a_row, .a_col = l.a_col, .b_row = l.b_row, .b_col = l.b_col, .c_row = l.n
     };
     p->mask = NULL;
+    p->sum = NULL;
     p->ndim = l.batch_ndim;
     for (int d = 0; d < p->ndim; d++) {
         p->shape[d] = l.batch[d];

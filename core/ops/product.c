@@ -247,9 +247,14 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
         void *scratch = bytes ? bp__scratch(ctx, bytes) : NULL;
         if (bytes && !scratch) return BP_ENOMEM;
         kernels->gemm(g, scratch);
+        bp__parallel_summing(ctx, product->sum, 1, NULL, NULL);
         return BP_OK;
     }
-    if (!product->mask && is_few_rows(product)) return few_rows(ctx, product);
+    if (!product->mask && is_few_rows(product)) {
+        BP_TRY(few_rows(ctx, product));
+        bp__parallel_summing(ctx, product->sum, MOST_TILES, NULL, NULL);
+        return BP_OK;
+    }
     job j = {
         .kernels = bp_kernels_of(ctx, product->dtype), .product = product, .batch = 1, .size = (int64_t)bp_dtype_size(product->dtype)
     };
@@ -272,7 +277,7 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
     if (!j.scratch) return BP_ENOMEM;
     j.partial = j.scratch + j.scratch_bytes * (size_t)bp_threads(ctx);
 
-    bp_parallel(ctx, divide_up(j.batch, j.group) * j.row_tiles * j.column_tiles * j.parts, run_chunk, &j);
+    bp__parallel_summing(ctx, product->sum, divide_up(j.batch, j.group) * j.row_tiles * j.column_tiles * j.parts, run_chunk, &j);
     if (j.parts == 1) return BP_OK;
     bp__sum_parts(ctx, product->dtype, j.parts, g->m * g->n, j.partial, product->mask ? j.partial : g->c);
     if (product->mask) bp_parallel(ctx, bp_chunks(g->m * g->n, BP_MEMORY_GRAIN), masked_chunk, &j);

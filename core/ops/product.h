@@ -8,6 +8,7 @@
 
 #include "../kernels/kernels.h"
 #include "../tensor/tensor.h"
+#include "reduction.h"
 #include "relu_mask.h"
 
 /* Multiply-adds worth handing to a thread: about 20 us of one core. */
@@ -24,6 +25,7 @@ typedef struct bp_product {
     int64_t shape[BP_MAX_DIMS];
     int64_t a_stride[BP_MAX_DIMS], b_stride[BP_MAX_DIMS];
     const bp_relu_mask *mask; /* undone on C, whose rows then have no gaps; NULL: none */
+    const bp_row_sum *sum;    /* of the rows of B, taken on the way; NULL: none */
 } bp_product;
 
 /* Fails only for want of scratch. Uses bp__scratch. */

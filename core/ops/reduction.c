@@ -211,6 +211,58 @@ bp_status bp__reduce(bp_call *call, bp_reduce_kind kind, const bool *over)
     return BP_OK;
 }
 
+/* ---- rows that are summed while another op reads them ---- */
+
+bp_status bp__row_sum_start(bp_ctx *ctx, bp_dtype dtype, int64_t rows, int64_t n, const void *x, void *y, bp_row_sum *sum)
+{
+    pass p = { .outer = 1, .r = rows, .inner = n };
+    cut(&p);
+    *sum = (bp_row_sum){ .rows = rows,
+                         .n = n,
+                         .block = p.block,
+                         .blocks = p.blocks,
+                         .piece = p.piece,
+                         .pieces = p.pieces,
+                         .size = bp_dtype_size(dtype),
+                         .fn = bp__reduction(ctx, BP_REDUCE_SUM, dtype).first,
+                         .x = (const char *)x,
+                         .y = (char *)y,
+                         .parts = (char *)y };
+    if (p.blocks > 1) sum->parts = (char *)bp__scratch_beside(ctx, (size_t)(p.blocks * n) * sum->size);
+    return sum->parts ? BP_OK : BP_ENOMEM;
+}
+
+typedef struct summing {
+    const bp_row_sum *sum;
+    int64_t chunks;
+    bp_chunk_fn *fn;
+    void *arg;
+} summing;
+
+static void summing_chunk(void *arg, int64_t chunk, int worker)
+{
+    const summing *s = (const summing *)arg;
+    const bp_row_sum *sum = s->sum;
+    const int64_t all = sum->blocks * sum->pieces;
+    if (s->fn) s->fn(s->arg, chunk, worker);
+    for (int64_t k = all * chunk / s->chunks; k < all * (chunk + 1) / s->chunks; k++) {
+        const int64_t b = k / sum->pieces, i = b * sum->block, j = k % sum->pieces * sum->piece;
+        sum->fn(1, lesser(sum->block, sum->rows - i), lesser(sum->piece, sum->n - j), sum->n, sum->x + (size_t)(i * sum->n + j) * sum->size,
+                sum->parts + (size_t)(b * sum->n + j) * sum->size);
+    }
+}
+
+void bp__parallel_summing(bp_ctx *ctx, const bp_row_sum *sum, int64_t chunks, bp_chunk_fn *fn, void *arg)
+{
+    if (!sum) {
+        if (fn) bp_parallel(ctx, chunks, fn, arg);
+        return;
+    }
+    summing s = { sum, chunks, fn, arg };
+    bp_parallel(ctx, chunks, summing_chunk, &s);
+    if (sum->blocks > 1) sum->fn(1, sum->blocks, sum->n, sum->n, sum->parts, sum->y);
+}
+
 bp_status bp__axes(bp_ctx *ctx, const char *who, const bp_arg *axes, int ndim, bool *over)
 {
     for (int i = 0; i < ndim; i++) over[i] = axes->count == 0;

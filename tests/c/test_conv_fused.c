@@ -1,5 +1,5 @@
 /* test_conv_fused.c - a convolution whose result is pooled, or masked by a relu's result, piece by piece gives the bits of one op after the
- * other; so does a product. Random shapes, large and small, all algorithms. */
+ * other; so does a product, and so do the gradients of weights and bias in one. Random shapes, large and small, all algorithms. */
 #include "ops.h"
 
 static uint64_t state = 1;
@@ -66,6 +66,15 @@ static void masked(const char *op, tensors in, args with, const char *shape)
     same_bits(op, undone(t, y, p), apply(strcmp(op, "matmul") == 0 ? "matmul_relu_grad" : op, in, more), shape);
 }
 
+/* dw, and db as the sum over all pixels */
+static void with_bias(const char *op, tensors in, args with, const char *shape)
+{
+    char both[64];
+    snprintf(both, sizeof both, "%s_bias", op);
+    same_bits(op, apply(op, in, with), apply_out(0, both, in, with), shape);
+    same_bits("sum", apply("sum", TENSORS(in.t[1]), ARGS(bp_list(3, (const int64_t[]){ 0, 1, 2 }))), apply_out(1, both, in, with), shape);
+}
+
 typedef struct layer {
     int64_t n, h, w, c, oc, kh, kw, sh, sw, dh, dw, same, algorithm;
 } layer;
@@ -96,9 +105,12 @@ static void convolution(bp_dtype dtype, const layer *l)
         same_bits("conv2d_avg_pool2d", apply("avg_pool2d", TENSORS(y), alone), apply("conv2d_avg_pool2d", TENSORS(x, w, b), both), text);
     }
     masked("conv2d_grad_input", TENSORS(some(dtype, d, odd), w), ARGS(stride, same, dilation, pair(l->h, l->w), way), text);
+    with_bias("conv2d_grad_weight", TENSORS(x, some(dtype, d, odd)), ARGS(stride, same, dilation, pair(l->kh, l->kw), way), text);
     bp_tensor *v = some(dtype, SHAPE(l->kh, l->kw, l->c, ONE_OF(1, 1, 2)), false);
     y = apply("depthwise_conv2d", TENSORS(x, v), ARGS(stride, same, dilation));
     masked("depthwise_conv2d_grad_input", TENSORS(some(dtype, shape_of(y), odd), v), ARGS(stride, same, dilation, pair(l->h, l->w)), text);
+    with_bias("depthwise_conv2d_grad_weight", TENSORS(x, some(dtype, shape_of(y), odd)), ARGS(stride, same, dilation, pair(l->kh, l->kw)),
+              text);
 }
 
 static layer random_layer(bool winograd)
@@ -171,6 +183,8 @@ int main(void)
     }
     const layer empty = { 0, 5, 6, 3, 4, 3, 3, 1, 1, 1, 1, 1, 0 };
     convolution(BP_F32, &empty);
+    with_bias("conv2d_grad_weight", TENSORS(some(BP_F32, SHAPE(2, 20, 20, 3), false), some(BP_F32, SHAPE(2, 20, 20, 600), false)),
+              ARGS(pair(1, 1), bp_int(0), pair(1, 1), pair(1, 1)), "many features");
     bp_tensor *a = some(BP_F32, SHAPE(9, 40000), false), *b = some(BP_F32, SHAPE(40000, 11), false); /* a sum of parts */
     masked("matmul", TENSORS(a, b), NO_ARGS, "9x11x40000");
     sweep();
