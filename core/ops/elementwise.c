@@ -5,8 +5,11 @@
  *
  * Else bp_walk merges the dimensions that all operands step through evenly into one inner run. A long inner run is cut into pieces, short
  * runs are bundled; both by shape alone. Very short runs (an image plus a number per channel) would spend their time between calls: there
- * several runs are made one by copying the operand that is not laid out like the output into a buffer. */
+ * several runs are made one by copying the operand that is not laid out like the output into a buffer. Copies whose runs lie side by side
+ * on both ends take all runs of a dimension in one call. */
 #include "elementwise.h"
+
+#include <string.h>
 
 void bp__spread(bp_ctx *ctx, int64_t elements, int64_t chunks, bp_chunk_fn *fn, void *arg)
 {
@@ -27,6 +30,7 @@ typedef struct job {
     int64_t runs;              /* per chunk; 1 when a run has several pieces */
     int64_t together;          /* runs made one, at most; 1: no packing */
     bool follows[BP_WALK_MAX]; /* operand k's runs lie one after the other, as the packed run's elements must */
+    bool copies;               /* runs of bytes, for which fn is not asked */
     bp_run_fn *fn;
     const void *arg;
 } job;
@@ -75,6 +79,13 @@ static void run_together(const job *j, char *const *p, int64_t runs, bool fresh,
     j->fn(runs * w->inner, from, side_by_side, j->arg);
 }
 
+static void copy_runs(const job *j, char *const *p, int64_t runs, int64_t n)
+{
+    const bp_walk *w = &j->walk;
+    const int64_t size = j->size[0], to = w->stride[0][w->ndim - 1] * size, from = w->stride[1][w->ndim - 1] * size;
+    for (int64_t r = 0; r < runs; r++) memcpy(p[0] + r * to, p[1] + r * from, (size_t)(n * size));
+}
+
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static void chunk(void *arg, int64_t number, int worker)
@@ -97,7 +108,9 @@ static void chunk(void *arg, int64_t number, int worker)
     }
     while (run < stop) {
         const int64_t runs = j->together == 1 ? 1 : least(least(j->together, w->shape[last] - index[last]), stop - run);
-        if (j->together == 1)
+        if (j->copies)
+            copy_runs(j, p, runs, n);
+        else if (j->together == 1)
             j->fn(n, p, w->inner_stride, j->arg);
         else
             run_together(j, p, runs, fresh, buffer);
@@ -144,7 +157,7 @@ static bool run_at_once(bp_tensor *out, int n_in, bp_tensor *const *in, bp_run_f
     return true;
 }
 
-void bp__elementwise(bp_tensor *out, int n_in, bp_tensor *const *in, bp_run_fn *fn, const void *arg)
+static void walk_over(bp_tensor *out, int n_in, bp_tensor *const *in, bp_run_fn *fn, const void *arg, bool copies)
 {
     job j;
     int64_t strides[BP_WALK_MAX][BP_MAX_DIMS];
@@ -164,8 +177,14 @@ void bp__elementwise(bp_tensor *out, int n_in, bp_tensor *const *in, bp_run_fn *
     j.pieces = bp_chunks(j.walk.inner, BP_ELEMENT_GRAIN);
     j.piece = j.pieces > 1 ? BP_ELEMENT_GRAIN : j.walk.inner;
     j.runs = j.pieces > 1 || j.walk.inner > BP_ELEMENT_GRAIN / 2 ? 1 : BP_ELEMENT_GRAIN / j.walk.inner;
-    j.together = packable(&j) ? BUFFER / j.walk.inner : 1;
+    j.copies = copies && j.walk.ndim > 0 && j.pieces == 1 && j.walk.inner_stride[0] == 1 && j.walk.inner_stride[1] == 1;
+    j.together = j.copies ? j.runs : packable(&j) ? BUFFER / j.walk.inner : 1;
     bp_parallel(out->ctx, bp_chunks(j.walk.outer, j.runs) * j.pieces, chunk, &j);
+}
+
+void bp__elementwise(bp_tensor *out, int n_in, bp_tensor *const *in, bp_run_fn *fn, const void *arg)
+{
+    walk_over(out, n_in, in, fn, arg, false);
 }
 
 /* ---- copying ---- */
@@ -188,7 +207,7 @@ COPY(copy_8, uint64_t)
 void bp__copy(bp_tensor *out, bp_tensor *in)
 {
     const size_t size = bp_dtype_size(in->m.dtype);
-    bp__elementwise(out, 1, &in, size == 1 ? copy_1 : size == 4 ? copy_4 : copy_8, NULL);
+    walk_over(out, 1, &in, size == 1 ? copy_1 : size == 4 ? copy_4 : copy_8, NULL, true);
 }
 
 /* ---- kernels as run functions ---- */
