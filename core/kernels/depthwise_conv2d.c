@@ -135,6 +135,7 @@ typedef struct row {
     real *y;
     int64_t y_step;
     const real *ahead; /* the source row that the next row begins to need, or NULL */
+    const real *after; /* where the next row goes, or NULL */
 } row;
 
 /* What follows from the taps. */
@@ -222,8 +223,8 @@ BLOCKS(three_by_three, 8, 1)
 BLOCKS(three_by_three, 4, 0)
 BLOCKS(three_by_three, 4, 1)
 
-/* Pixels are visited a few at a time over all channels, which the hardware does not foresee: what the next row will read is asked for here.
- */
+/* Pixels are visited a few at a time over all channels, which the hardware does not foresee: what the next row will read, and where it will
+ * be written, is asked for here. */
 static void prefetch(const real *ahead, int64_t elements)
 {
     const char *p = (const char *)ahead;
@@ -244,6 +245,7 @@ static void run_row(const row *r)
     const int64_t width = r->count < BLOCK ? 4 : BLOCK;
     for (int64_t t = 0; t < r->count; t += width) {
         if (r->ahead) prefetch(r->ahead + t * r->step * r->channels, smaller(width * r->step, r->columns - t * r->step) * r->channels);
+        if (r->after) prefetch(r->after + t * r->y_step, smaller(width, r->count - t) * r->channels);
         if (t + width > r->count) t = r->count - width;
         blocks[r->in_threes][width == BLOCK][t < r->low || t + width > r->high](r, t);
     }
@@ -279,6 +281,7 @@ void K(depthwise_forward)(const bp_conv_shape *s, const void *x, const void *w, 
             if (h >= 0 && h < s->h) o.lines[r.n_lines++] = (line){ look(&o.x, n * s->h + h), weights + a * w_row };
         r.ahead = o.x.in_place && next >= 0 && next < s->h ? o.x.x + (n * s->h + next) * o.x.columns : NULL;
         r.y = o.dy.in_place ? to : o.row;
+        r.after = o.dy.in_place && at + 1 < r1 ? to + s->ow * s->oc : NULL;
         run_row(&r);
         if (!o.dy.in_place) memcpy(to, o.row, (size_t)(s->ow * s->oc) * sizeof(real));
     }
