@@ -45,6 +45,9 @@ static bool copies_b(const bp_gemm *g)
 
 static bool is_column(const bp_gemm *g) { return g->n == 1 && g->c_row == 1; }
 
+/* A column that needs no panels: rows of A are contiguous, or the elements of its columns are. */
+static bool is_easy_column(const bp_gemm *g) { return is_column(g) && (g->a_col == 1 || (g->a_row == 1 && !g->bias)); }
+
 static bool is_row(const bp_gemm *g) { return g->m == 1 && (g->b_col == 1 || g->n == 1); }
 
 /* The same product as one row; bias must then be added to each column alike. */
@@ -60,7 +63,7 @@ static bp_gemm turned(const bp_gemm *g)
 /* Enough for every part of the problem, so that a caller may ask once and cut as it likes. */
 size_t K(gemm_scratch)(const bp_gemm *whole)
 {
-    if (is_row(whole)) return 0;
+    if (is_row(whole) || is_easy_column(whole)) return 0;
     const bp_gemm row = turned(whole), *g = is_column(whole) ? &row : whole;
     const int64_t k = g->k < TILE_K_MAX ? g->k : TILE_K_MAX;
     const int64_t cols = g->n < TILE_COLS_MAX ? (g->n + KLANES - 1) / KLANES * KLANES : TILE_COLS_MAX;
@@ -315,7 +318,15 @@ void K(gemm)(const bp_gemm *g, void *scratch)
         multiply(g, 1, scratch);
         return;
     }
+    if (g->a_col == 1) {
+        K(gemm_column)(g);
+        return;
+    }
     bp_gemm row = turned(g);
+    if (is_easy_column(g)) {
+        one_row(&row);
+        return;
+    }
     real bias[TILE_COLS_MAX];
     if (g->bias) {
         for (int j = 0; j < TILE_COLS_MAX; j++) bias[j] = *(const real *)g->bias;

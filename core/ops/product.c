@@ -231,23 +231,47 @@ static void masked_chunk(void *arg, int64_t chunk, int worker)
     bp__undo_relu(j->product->mask, j->partial + first * j->size, first, smaller(BP_MEMORY_GRAIN, n - first), j->product->one.c);
 }
 
+/* One multiplication an element: the mask costs less in it than a pass of its own. */
+static bool masks_at_once(const bp_product *p)
+{
+    const bp_gemm *g = &p->one;
+    return p->ndim == 0 && g->k == 1 && g->b_col == 1 && !g->bias && !g->accumulate && work_of(g->m, g->n, 1) <= 2.0 * BP_WORK_GRAIN;
+}
+
 bool bp__product_mask_pays(const bp_product *product)
 {
     const bp_gemm *g = &product->one;
+    if (masks_at_once(product)) return true;
     return product->dtype == BP_F32 && g->m > FEW_ROWS && (double)g->m * (double)g->n * sizeof(float) > 4.0 * MASKED_BYTES;
+}
+
+/* As one tile, by the caller alone. */
+static bp_status at_once(bp_ctx *ctx, const bp_product *product)
+{
+    const bp_gemm *g = &product->one;
+    const bp_kernels *kernels = bp_kernels_of(ctx, product->dtype);
+    if (g->m > 1 && kernels->gemm_small(g)) return BP_OK;
+    const size_t bytes = kernels->gemm_scratch(g);
+    void *scratch = bytes ? bp__scratch(ctx, bytes) : NULL;
+    if (bytes && !scratch) return BP_ENOMEM;
+    kernels->gemm(g, scratch);
+    return BP_OK;
 }
 
 bp_status bp__product(bp_ctx *ctx, const bp_product *product)
 {
     const bp_gemm *g = &product->one;
-    if (!product->mask && product->ndim == 0 && work_of(g->m, g->n, g->k) <= 2.0 * BP_WORK_GRAIN) { /* one tile, as cut_tiles would say */
-        if (g->m == 0 || g->n == 0) return BP_OK;
-        const bp_kernels *kernels = bp_kernels_of(ctx, product->dtype);
-        const size_t bytes = kernels->gemm_scratch(g);
-        void *scratch = bytes ? bp__scratch(ctx, bytes) : NULL;
-        if (bytes && !scratch) return BP_ENOMEM;
-        kernels->gemm(g, scratch);
+    if (g->m == 0 || g->n == 0) {
         bp__parallel_summing(ctx, product->sum, 1, NULL, NULL);
+        return BP_OK;
+    }
+    if (!product->mask && product->ndim == 0 && work_of(g->m, g->n, g->k) <= 2.0 * BP_WORK_GRAIN) { /* as cut_tiles would say */
+        BP_TRY(at_once(ctx, product));
+        bp__parallel_summing(ctx, product->sum, 1, NULL, NULL);
+        return BP_OK;
+    }
+    if (product->mask && masks_at_once(product)) {
+        bp_kernels_of(ctx, product->dtype)->gemm_outer_masked(g, product->mask->y, product->mask->scale);
         return BP_OK;
     }
     if (!product->mask && is_few_rows(product)) {
@@ -259,7 +283,7 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
         .kernels = bp_kernels_of(ctx, product->dtype), .product = product, .batch = 1, .size = (int64_t)bp_dtype_size(product->dtype)
     };
     for (int d = 0; d < product->ndim; d++) j.batch *= product->shape[d];
-    if (j.batch == 0 || g->m == 0 || g->n == 0) return BP_OK;
+    if (j.batch == 0) return BP_OK;
 
     cut_tiles(&j, g->m, g->n, g->k);
     cut_depth(&j, g);

@@ -133,6 +133,8 @@ static void scratch_drop(char *p, size_t n)
 
 static void *at(void *p, int64_t i) { return (char *)p + (size_t)i * real_size(); }
 
+static int small_products;
+
 static void test_gemm(void)
 {
     const int64_t m = chance(8) ? between(190, 420) : size_up_to(150),
@@ -183,6 +185,74 @@ static void test_gemm(void)
           (long)g.a_col, (long)g.b_row, (long)g.b_col);
     scratch_drop(scratch, bytes);
     drop(&a), drop(&b), drop(&bias), drop(&c), drop(&pieces);
+}
+
+/* Small products, and single columns of any length, against one element at a time. */
+static void test_gemm_small(void)
+{
+    const bool column = chance(40), turned = column && chance(30), bad = chance(10);
+    const int64_t m = column ? size_up_to(300) : size_up_to(70), n = column ? 1 : size_up_to(70);
+    const int64_t k = column && chance(20) ? between(300, 1000) : chance(3) ? 0 : size_up_to(140);
+    const int64_t gap = chance(50) ? 0 : between(0, 9);
+    bp_gemm g = { .m = m, .n = n, .k = k, .act = chance(30) ? BP_ACT_RELU : BP_ACT_NONE, .accumulate = chance(30) };
+    g.a_row = turned || (!column && chance(30)) ? 1 : k + gap;
+    g.a_col = g.a_row == 1 && (turned || k + gap != 1) ? m + gap : 1;
+    g.b_row = n + gap;
+    g.b_col = 1;
+    g.c_row = n + (column || chance(50) ? 0 : between(0, 5));
+    array a = make((m - 1) * g.a_row + (k ? (k - 1) * g.a_col : 0) + 1), b = make((k ? (k - 1) * g.b_row : 0) + n);
+    array bias = make(n), c = make(m * g.c_row), single = copy_of(&c);
+    if (bad) {
+        set(a.real, between(0, a.n - 1), -0.0);
+        if (chance(50)) /* not both: which NaN survives is nobody's promise */
+            set(a.real, between(0, a.n - 1), NAN);
+        else
+            set(b.real, between(0, b.n - 1), INFINITY);
+    }
+    g.a = a.real, g.b = b.real, g.c = c.real, g.bias = chance(50) ? bias.real : NULL;
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            bp_gemm one = g;
+            one.m = one.n = 1;
+            one.a = at(a.real, i * g.a_row), one.b = at(b.real, j), one.c = at(single.real, i * g.c_row + j);
+            if (g.bias) one.bias = at(bias.real, j);
+            kernels->gemm(&one, NULL);
+        }
+    const bool small = kernels->gemm_small(&g);
+    if (!small) {
+        const size_t bytes = kernels->gemm_scratch(&g);
+        char *scratch = scratch_of(bytes);
+        kernels->gemm(&g, scratch);
+        scratch_drop(scratch, bytes);
+    }
+    small_products += small;
+    check(same_bits(&c, &single), "gemm of %ldx%ldx%ld a %ld,%ld%s%s: bits differ from element by element", (long)m, (long)k, (long)n,
+          (long)g.a_row, (long)g.a_col, small ? " small" : "", bad ? " with NaN" : "");
+    drop(&a), drop(&b), drop(&bias), drop(&c), drop(&single);
+}
+
+/* A product of k = 1 with relu, or dropout after it, undone, against the two; y may lie where the result goes. */
+static void test_outer_masked(void)
+{
+    const int64_t m = size_up_to(70), n = size_up_to(140), step = chance(50) ? 1 : between(1, 5);
+    const double scale = chance(50) ? 1 : 1 / (1 - 0.3);
+    const bool over = chance(50);
+    array a = make((m - 1) * step + 1), b = make(n), y = make(m * n), t = make(m * n), c = make(m * n), u = make(m * n);
+    for (int64_t i = 0; i < y.n; i++)
+        if (chance(30)) set(y.real, i, chance(50) ? 0 : -0.0);
+    if (chance(20)) set(a.real, 0, NAN), set(b.real, n - 1, -0.0);
+    bp_gemm g = { .m = m, .n = n, .k = 1, .a = a.real, .a_row = step, .a_col = 1, .b = b.real, .b_row = n, .b_col = 1, .c_row = n };
+    g.c = t.real;
+    const size_t bytes = kernels->gemm_scratch(&g);
+    char *scratch = scratch_of(bytes);
+    kernels->gemm(&g, scratch);
+    scratch_drop(scratch, bytes);
+    kernels->binary[scale == 1 ? BP_BINARY_relu_grad : BP_BINARY_relu_dropout_grad](m * n, t.real, 1, y.real, 1, u.real, 1, scale);
+    g.c = over ? y.real : c.real;
+    kernels->gemm_outer_masked(&g, y.real, scale);
+    check(same_bits(over ? &y : &c, &u), "outer product of %ld and %ld, masked%s: other bits than the two steps", (long)m, (long)n,
+          over ? ", over y" : "");
+    drop(&a), drop(&b), drop(&y), drop(&t), drop(&c), drop(&u);
 }
 
 /* ---- convolution ---- */
@@ -471,6 +541,10 @@ static void test_table(const bp_kernels *table, bool is_f64, const char *name)
     state = 88172645463325252u;
     test_nan();
     for (int i = 0; i < 300; i++) test_gemm();
+    small_products = 0;
+    for (int i = 0; i < 1000; i++) test_gemm_small();
+    check(small_products > 100, "%d of the products were small", small_products);
+    for (int i = 0; i < 300; i++) test_outer_masked();
     planar_gathers = planar_sums = 0;
     for (int i = 0; i < 400; i++) test_conv2d();
     for (int i = 0; i < 300; i++) test_conv2d_across();
