@@ -89,6 +89,8 @@ static bp_status take_infer(bp_call *call)
     return BP_OK;
 }
 
+enum { FEW_BYTES = 64 }; /* of a row, that are moved before a call of memcpy has begun */
+
 static void take_chunk(void *arg, int64_t number, int worker)
 {
     const job *j = (const job *)arg;
@@ -101,12 +103,15 @@ static void take_chunk(void *arg, int64_t number, int worker)
         if (at == j->count) at = 0, block += (size_t)j->n * row;
         const char *from = block + (size_t)j->index[at] * row;
         char *to = j->to + (size_t)i * row;
-        if (row == 4)
-            memcpy(to, from, 4);
-        else if (row == 8)
-            memcpy(to, from, 8);
-        else
+        if (row > FEW_BYTES || row % 4 != 0)
             memcpy(to, from, row);
+        else {
+            for (size_t b = row & 4; b < row; b += 8) {
+                memcpy(to + b, from + b, 8);
+                __asm__("" : "+r"(b)); /* or else the loop becomes that call */
+            }
+            if (row & 4) memcpy(to, from, 4);
+        }
     }
 }
 

@@ -96,7 +96,7 @@ bp_status bp_read_indices(bp_call *call, const bp_tensor *t, const char *what, i
     int64_t n = bp_count(t), base = call->ctx->base;
     bp_integer_values(t, dst);
     for (int64_t i = 0; i < n; i++) {
-        if (dst[i] < base || dst[i] - base >= limit)
+        if ((uint64_t)dst[i] - (uint64_t)base >= (uint64_t)limit)
             return bp_op_fail(call, BP_EINVAL, "%s %lld in row %lld lies outside %lld..%lld; %ss count from %lld", what, (long long)dst[i],
                               (long long)(i + base), (long long)base, (long long)(limit - 1 + base), what, (long long)base);
         dst[i] -= base;
