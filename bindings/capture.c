@@ -89,6 +89,17 @@ static void too_many_plans(lua_State *L, const lbp_captured *c, const lbp_key *k
 
 static void abandon(lbp_guard *g) { bp_plan_abandon(g->state->ctx); }
 
+/* Whether the key of these arguments says no more than the looks of so many tensors, and the modes. */
+static bool is_plain(lua_State *L, const lbp_key *k, int first, int last)
+{
+    if (k->n_tensors != last - first + 1) return false;
+    for (int i = first; i <= last; i++) {
+        const lbp_box *box = lbp_testbox(L, i);
+        if (!box || !box->tensor || box->tensor->var || !bp_tensor_is_contiguous(box->tensor)) return false;
+    }
+    return true;
+}
+
 static lbp_entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int first, int last)
 {
     lbp_entry *e = (lbp_entry *)lua_newuserdatauv(L, sizeof *e + k->size, 3);
@@ -97,6 +108,7 @@ static lbp_entry *push_entry(lua_State *L, lbp_state *s, const lbp_key *k, int f
     e->size = k->size;
     e->n_in = k->n_tensors;
     e->n_arguments = k->n_arguments;
+    e->plain = is_plain(L, k, first, last);
     memcpy(e->ends, k->ends, sizeof e->ends);
     memcpy(e->key, k->bytes, k->size);
     lbp_new_guard(L, s, release_plan);
@@ -306,6 +318,21 @@ static void run_hooks(lua_State *L, const lbp_captured *c)
     lua_pop(L, 1);
 }
 
+/* Whether the key of the arguments first..last would be e's, without making it; then their boxes are in k. */
+static bool matches_plainly(lua_State *L, const lbp_entry *e, const lbp_state *s, int first, int last, lbp_key *k)
+{
+    if (!e->plain || e->n_in != last - first + 1 || e->key[0] != lbp_modes(s) || !lbp_usable(e, s)) return false;
+    const bp_meta *look = lbp_plan_of(e)->input_meta;
+    for (int i = 0; i < e->n_in; i++) {
+        lbp_box *box = lbp_testbox(L, first + i);
+        const bp_tensor *t = box ? box->tensor : NULL;
+        if (!t || t->var || !bp_tensor_fits(t, &look[i])) return false;
+        k->boxes[i] = box;
+    }
+    k->n_tensors = e->n_in;
+    return true;
+}
+
 /* The place of the plan for the arguments first..last, -1: there is none yet. */
 static int prepare(lua_State *L, lbp_captured *c, int first, int last, lbp_key *k)
 {
@@ -313,6 +340,7 @@ static int prepare(lua_State *L, lbp_captured *c, int first, int last, lbp_key *
     if (!s->ctx || s->reclaiming) lbp_enter(L); /* raises */
     if (s->ctx->capture_id) lbp_error(L, "capture: a captured function is called inside another capture; call the plain function there");
     if (c->n_hooks) run_hooks(L, c);
+    if (c->n && matches_plainly(L, c->entries[c->latest], s, first, last, k)) return c->latest;
     lbp_read_key(L, s, first, last, k);
     if (k->trouble) lbp_error(L, "capture: %s", k->trouble);
     return find_entry(c, k);
@@ -338,6 +366,14 @@ enum { OUT = 2, FIRST = 3 /* places of into's arguments on the stack */ };
 static void read_out(lua_State *L, const bp_plan *p, int arrangement, bp_tensor **out)
 {
     const bp_meta *looks[LBP_MAX_TENSORS];
+    if (!arrangement) {
+        const lbp_box *box = lbp_testbox(L, OUT);
+        bp_tensor *t = box ? box->tensor : NULL;
+        if (t && !t->var && bp_tensor_fits(t, &p->outputs[0].meta)) {
+            out[0] = t;
+            return;
+        }
+    }
     for (int i = 0; i < p->n_outputs; i++) looks[i] = &p->outputs[i].meta;
     lbp_match_arranged(L, arrangement, OUT, looks, out);
 }

@@ -21,6 +21,9 @@ typedef struct lbp_key {
 /* The arguments are first..last of the stack. Allocates nothing in Lua, so no finalizer runs meanwhile. */
 void lbp_read_key(lua_State *L, const lbp_state *s, int first, int last, lbp_key *key);
 
+/* The key's first byte: the modes of the context. */
+char lbp_modes(const lbp_state *s);
+
 /* Orders names, for qsort: the order of a table's fields in the key. */
 int lbp_by_text(const void *a, const void *b);
 /* Puts what a recording takes in the place of the arguments first..last (see capture_arguments.c). */
@@ -43,6 +46,7 @@ typedef struct lbp_entry {
     uint64_t generation;
     int n_in, n_out, n_arguments;
     bool single;                 /* the result is one tensor and nothing else: no arrangement is looked at */
+    bool plain;                  /* the arguments are tensors without gaps or history, and nothing else */
     int ends[LBP_MAX_ARGUMENTS]; /* of each argument in the key */
     size_t size;
     char key[];

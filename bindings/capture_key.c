@@ -155,6 +155,8 @@ static void put_value(walk *w, int idx, int depth)
     }
 }
 
+char lbp_modes(const lbp_state *s) { return (char)(s->ctx->grad_enabled + 2 * s->ctx->training); }
+
 void lbp_read_key(lua_State *L, const lbp_state *s, int first, int last, lbp_key *key)
 {
     walk w = { L, key };
@@ -162,7 +164,7 @@ void lbp_read_key(lua_State *L, const lbp_state *s, int first, int last, lbp_key
     key->n_tensors = 0;
     key->n_arguments = last - first + 1;
     key->trouble = key->n_arguments > LBP_MAX_ARGUMENTS ? "more than 32 arguments" : NULL;
-    put_char(&w, (char)(s->ctx->grad_enabled + 2 * s->ctx->training));
+    put_char(&w, lbp_modes(s));
     for (int i = first; i <= last && !key->trouble; i++) {
         put_value(&w, i, 0);
         key->ends[i - first] = (int)key->size;
