@@ -87,9 +87,29 @@ static void fold_batch(look *l)
     }
 }
 
+/* Two matrices, whose sizes infer has found to meet. */
+static void plain_product(const bp_meta *a, const bp_meta *b, bp_product *p)
+{
+    p->one = (bp_gemm){ .m = a->shape[0],
+                        .n = b->shape[1],
+                        .k = a->shape[1],
+                        .a_row = a->stride[0],
+                        .a_col = a->stride[1],
+                        .b_row = b->stride[0],
+                        .b_col = b->stride[1],
+                        .c_row = b->shape[1] };
+    p->dtype = a->dtype;
+    p->mask = NULL;
+    p->ndim = 0;
+}
+
 static bp_status product_of(bp_call *call, bp_product *p)
 {
     look l;
+    if (call->in[0]->m.ndim == 2 && call->in[1]->m.ndim == 2) {
+        plain_product(&call->in[0]->m, &call->in[1]->m, p);
+        return BP_OK;
+    }
     BP_TRY(look_at(call, &l));
     fold_batch(&l);
     p->dtype = call->in[0]->m.dtype; /* of the batch only what there is is filled in */
