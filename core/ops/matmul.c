@@ -100,6 +100,7 @@ static void plain_product(const bp_meta *a, const bp_meta *b, bp_product *p)
                         .c_row = b->shape[1] };
     p->dtype = a->dtype;
     p->mask = NULL;
+    p->sum = NULL;
     p->ndim = 0;
 }
 
