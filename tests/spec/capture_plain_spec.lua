@@ -28,6 +28,8 @@ end
 describe("plain arguments of a captured function", function()
   it("find the plan that their looks, the modes and the generation say", function()
     bp.seed(3)
+    math.randomseed(3)
+    local given = 0
     local plain, keyed = both(function(a, b) return a * 2 + b end)
     local shapes = { { 3 }, { 1, 3 }, { 2, 3 }, { 0, 3 } }
     for round = 1, 400 do
@@ -48,9 +50,10 @@ describe("plain arguments of a captured function", function()
       end
       if math.random(20) == 1 then core.renew_captures() end
       local one, two = call(plain), call(keyed)
+      given = given + (one and 1 or 0)
       assert(same(one, two), ("round %d: %s and %s"):format(round, tostring(one), tostring(two)))
     end
-    assert.is_true(#plain:plans() > 5)
+    assert.is_true(given > 50)
   end)
 
   it("meet what a table, a number, nil or nothing would be", function()
