@@ -10,6 +10,8 @@
  *   that the panel would not stay in the cache, if rows enough will meet it;
  *   A is copied to strips of six rows, k after k, one stream instead of six (or of one per k where A is transposed, dW = X^T * dY), if
  *   panels enough will meet it.
+ * Where a product is computed in parts, those beside each other would copy the same of A, those below each other the same of B: the caller
+ * may have that copied once for all of them, and then panels of all parts count.
  * With k = 1 nothing is added up: each row of C is the row of B times a number (dX of a single output, dW of a single sample).
  * A result of one column is computed as one row, B^T * A^T, so that its elements lie side by side in vectors.
  * A single row meets every element of B once, which no copy repays: vectors of B go straight from memory into the sums. Where those fit in
@@ -70,21 +72,23 @@ size_t K(gemm_scratch)(const bp_gemm *whole)
     return (size_t)((may_copy_a(g) ? tile_copy_size(ROW_BLOCK, k) : 0) + k * cols) * sizeof(real);
 }
 
-/* Packs the panels that cover cols columns from b on, one after the other. Where the rows of B are contiguous a few of them are finished
- * for all panels before the next: a row of several cache lines costs little more than one line of it. */
+/* Packs steps p..p+steps-1 of k of the panels that cover cols columns from b on, one panel after the other, for products of m rows. */
+static void pack_steps(const bp_gemm *g, int64_t m, real *dst, const real *b, int64_t k, int64_t p, int64_t steps, int64_t cols)
+{
+    for (int64_t j = 0; j < cols;) {
+        const int vecs = K(tile_vecs)(m, cols - j);
+        const int64_t width = (int64_t)vecs * KLANES, here = cols - j < width ? cols - j : width;
+        K(tile_pack)(dst + j * k + p * width, vecs, b + p * g->b_row + j * g->b_col, g->b_row, g->b_col, steps, here);
+        j += width;
+    }
+}
+
+/* All of k. Where the rows of B are contiguous a few of them are finished for all panels before the next: a row of several cache lines
+ * costs little more than one line of it. */
 static void pack_group(const bp_gemm *g, real *dst, const real *b, int64_t k, int64_t cols)
 {
     const int64_t some = g->b_col == 1 ? 32 : k;
-    for (int64_t p = 0; p < k; p += some) {
-        const int64_t steps = k - p < some ? k - p : some;
-        for (int64_t j = 0; j < cols;) {
-            const int vecs = K(tile_vecs)(g->m, cols - j);
-            const int64_t width = (int64_t)vecs * KLANES, here = cols - j < width ? cols - j : width;
-            const real *from = b + p * g->b_row + j * g->b_col;
-            K(tile_pack)(dst + j * k + p * width, vecs, from, g->b_row, g->b_col, steps, here);
-            j += width;
-        }
-    }
+    for (int64_t p = 0; p < k; p += some) pack_steps(g, g->m, dst, b, k, p, smaller(some, k - p), cols);
 }
 
 /* Sends, while t runs, for what pack_group reads of a block of B, its share of `all` columns from `first` to `end`. */
@@ -113,6 +117,35 @@ static void look_beyond(tile_panel *t, const bp_gemm *g, int64_t p, int64_t pass
 }
 
 static bool is_outer(const bp_gemm *g) { return g->k == 1 && g->b_col == 1 && !g->bias && g->act == BP_ACT_NONE && !g->accumulate; }
+
+/* ---- copies that parts of a product share: one pass after the other, the strips or panels of each ---- */
+
+static int64_t whole_vectors(int64_t cols) { return (cols + KLANES - 1) / KLANES * KLANES; }
+
+size_t K(gemm_copy_size)(const bp_gemm *whole, bool right)
+{
+    if (is_outer(whole) || is_row(whole) || is_column(whole)) return 0;
+    if (right) return copies_b(whole) ? (size_t)(whole_vectors(whole->n) * whole->k) * sizeof(real) : 0;
+    return copies_a(whole) ? (size_t)tile_copy_size(whole->m, whole->k) * sizeof(real) : 0;
+}
+
+void K(gemm_copy)(const bp_gemm *g, bool right, void *copy, int64_t first, int64_t count)
+{
+    const int64_t pass = tile_k_pass(g->k), end = first + count;
+    while (first < end) {
+        const int64_t at = first % pass, p = first - at, k = smaller(pass, g->k - p), steps = smaller(end, p + k) - first;
+        real *const to = (real *)copy + (right ? whole_vectors(g->n) * p : tile_copy_size(g->m, p));
+        const real *const a = (const real *)g->a + first * g->a_col;
+        if (right) pack_steps(g, TILE_ROWS, to, (const real *)g->b + p * g->b_row, k, at, steps, g->n);
+        for (int64_t i = 0; !right && i < g->m; i += ROW_BLOCK) {
+            real *const strips = to + i * k + at * TILE_ROWS;
+            K(tile_copy)(strips, TILE_ROWS * k, a + i * g->a_row, g->a_row, g->a_col, smaller(ROW_BLOCK, g->m - i), steps);
+        }
+        first += steps;
+    }
+}
+
+/* ---- special shapes ---- */
 
 /* The 0 is what a sum begins with: it turns a product of -0 into 0, as in a tile. */
 static void outer(const bp_gemm *g)
@@ -249,12 +282,12 @@ static void one_row(const bp_gemm *g)
 /* bias_step 0: one element of bias for all columns, repeated TILE_COLS_MAX times. */
 static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
 {
-    const bool copy = copies_a(g), pack = copies_b(g);
-    const int64_t pass = tile_k_pass(g->k), row_block = copy ? ROW_BLOCK : g->m;
+    const bool copy = !g->a_copy && copies_a(g), strips = copy || g->a_copy, pack = !g->b_copy && copies_b(g);
+    const int64_t pass = tile_k_pass(g->k), row_block = strips ? ROW_BLOCK : g->m, panel_rows = g->b_copy ? TILE_ROWS : g->m;
     real *const a_copy = (real *)scratch, *const b_copy = a_copy + (copy ? tile_copy_size(ROW_BLOCK, pass) : 0);
 
-    int64_t off[TILE_K_MAX], a_at[ROW_BLOCK];
-    const int64_t step = copy ? TILE_ROWS : g->a_col;
+    int64_t off[TILE_K_MAX];
+    const int64_t step = strips ? TILE_ROWS : g->a_col;
     for (int64_t p = 0, at = 0; p < pass; p++, at += step) off[p] = at;
 
     int64_t p = 0;
@@ -265,17 +298,20 @@ static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
             const int64_t rows = g->m - i < row_block ? g->m - i : row_block;
             const real *a = (const real *)g->a + i * g->a_row + p * g->a_col;
             if (copy) {
-                tile_strips(a_at, rows, k);
-                K(tile_copy)(a_copy, a, g->a_row, g->a_col, rows, k);
+                K(tile_copy)(a_copy, TILE_ROWS * k, a, g->a_row, g->a_col, rows, k);
                 a = a_copy;
             }
+            if (g->a_copy) a = (const real *)g->a_copy + tile_copy_size(g->m, p) + i * k;
             for (int64_t j = 0; j < g->n;) {
-                const int vecs = K(tile_vecs)(g->m, g->n - j);
+                const int vecs = K(tile_vecs)(panel_rows, g->n - j);
                 const int64_t width = (int64_t)vecs * KLANES, cols = g->n - j < width ? g->n - j : width, in_group = j % GROUP;
                 const real *b = (const real *)g->b + p * g->b_row + j * g->b_col;
-                const bool packed = pack || cols < width;
+                const bool packed = pack || g->b_copy || cols < width;
+                const real *panel = b_copy + in_group * k;
                 if (pack && in_group == 0)
                     pack_group(g, b_copy, b, k, g->n - j < GROUP ? g->n - j : GROUP);
+                else if (g->b_copy)
+                    panel = (const real *)g->b_copy + whole_vectors(g->n) * p + j * k;
                 else if (!pack && packed)
                     K(tile_pack)(b_copy + in_group * k, vecs, b, g->b_row, g->b_col, k, cols);
                 tile_panel t = {
@@ -283,10 +319,10 @@ static void multiply(const bp_gemm *g, int64_t bias_step, void *scratch)
                     .k = k,
                     .cols = cols,
                     .a = a,
-                    .a_at = copy ? a_at : NULL,
                     .a_row = g->a_row,
+                    .strips = strips,
                     .off = off,
-                    .b = packed ? b_copy + in_group * k : b,
+                    .b = packed ? panel : b,
                     .b_row = packed ? width : g->b_row,
                     .vecs = vecs,
                     .c = (real *)g->c + i * g->c_row + j,

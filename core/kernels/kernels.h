@@ -64,7 +64,9 @@ typedef struct bp_gemm {
     const void *bias; /* [n] added to each row, or NULL */
     bp_act act;       /* applied last */
     bool accumulate;  /* add to what C holds */
-    int64_t beside;   /* columns of B behind these that are likely to be multiplied next; 0: not known */
+    /* Of a part of a product: gemm_copy's copies of all its rows of A and all its columns of B. NULL: none. */
+    const void *a_copy, *b_copy;
+    int64_t beside; /* columns of B behind these that are likely to be multiplied next; 0: not known */
 } bp_gemm;
 
 /* Attention of one head. Row i of an operand begins i * its row further; the elements of a row lie side by side. Gradients lie as what they

@@ -62,7 +62,8 @@ INLINE void finish(const int rows, const int vecs, const tile_panel *t, vec acc[
         for (int i = first; i < rows; i++) copy_few(out[i], edge[i], t->cols);
 }
 
-INLINE void tile(const int rows, const int vecs, const tile_panel *t, const real *const *row, real *const *out)
+/* strip: the rows lie side by side, a step every TILE_ROWS elements, so that one address and no offset is needed. */
+INLINE void tile(const int rows, const int vecs, const bool strip, const tile_panel *t, const real *const *row, real *const *out)
 {
     vec acc[TILE_TALL][TILE_VECS_MAX];
     const real *a[TILE_TALL];
@@ -72,14 +73,15 @@ INLINE void tile(const int rows, const int vecs, const tile_panel *t, const real
     const real *b = t->b;
     const int64_t b_row = t->b_row;
     const int64_t *off = t->off, *end = off + t->k;
-    for (; off < end; off++, b += b_row) {
-        const int64_t o = *off;
+    const real *first = a[0], *const last = first + TILE_ROWS * t->k;
+    for (; strip ? first < last : off < end; first += TILE_ROWS, off++, b += b_row) {
+        const int64_t o = strip ? 0 : *off;
         vec line[TILE_VECS_MAX];
 #pragma GCC unroll 8
         for (int v = 0; v < vecs; v++) line[v] = vec_load(b + v * KLANES);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
-            const vec x = vec_set(a[i][o]);
+            const vec x = vec_set(strip ? first[i] : a[i][o]);
 #pragma GCC unroll 8
             for (int v = 0; v < vecs; v++) acc[i][v] += x * line[v];
         }
@@ -90,7 +92,7 @@ INLINE void tile(const int rows, const int vecs, const tile_panel *t, const real
 typedef void tile_fn(const tile_panel *t, const real *const *row, real *const *out);
 
 #define TILE(rows, vecs)                                                                                                                   \
-    static void tile_##rows##x##vecs(const tile_panel *t, const real *const *row, real *const *out) { tile(rows, vecs, t, row, out); }
+    static void tile_##rows##x##vecs(const tile_panel *t, const real *const *row, real *const *out) { tile(rows, vecs, 0, t, row, out); }
 /* clang-format off */
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(7, 1) TILE(8, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
@@ -112,6 +114,21 @@ TILE(4, 4) TILE(5, 4) TILE(6, 4)
 #endif
         { tile_1x8 },
     };
+
+/* Full tiles whose rows of A lie in a strip. */
+/* clang-format off */
+#define STRIP(rows, vecs)                                                                                                                  \
+    static void strip_##rows##x##vecs(const tile_panel *t, const real *const *row, real *const *out) { tile(rows, vecs, 1, t, row, out); }
+#define STRIPS(vecs)                                                                                                                       \
+    STRIP(1, vecs) STRIP(2, vecs) STRIP(3, vecs) STRIP(4, vecs) STRIP(5, vecs) STRIP(6, vecs)                                              \
+    static tile_fn *const strips[TILE_ROWS] = { strip_1x##vecs, strip_2x##vecs, strip_3x##vecs,                                            \
+                                                strip_4x##vecs, strip_5x##vecs, strip_6x##vecs };
+#if TILE_VECS == 4
+STRIPS(4)
+#else
+STRIPS(2)
+#endif
+/* clang-format on */
 
 static void send_for(const tile_panel *t, int64_t from, int64_t until)
 {
@@ -135,17 +152,22 @@ void K(tile_run)(const tile_panel *panel)
     const real *a = t->a;
     real *c = t->c;
     const int width = t->vecs == 8 ? 3 : t->vecs / 2;
-    int64_t most = TILE_TALL;
-    while (!tiles[width][most - 1]) most--;
+    tile_fn *const *const of_rows = t->strips && t->vecs == TILE_VECS ? strips : tiles[width];
+    int64_t most = t->strips ? TILE_ROWS : TILE_TALL;
+    while (!of_rows[most - 1]) most--;
 
-    /* Tiles as equal in height as possible: a remainder of one row would run at a third of the speed. */
-    const int64_t count = (t->m + most - 1) / most, height = count ? t->m / count : 0, taller = t->m - count * height;
-    for (int64_t q = 0, i = 0; q < count; q++) {
-        const int64_t rows = height + (q < taller);
-        if (t->ahead) send_for(t, q * t->pieces / count, (q + 1) * t->pieces / count);
+    const tile_heights h = tile_heights_of(t->m, most);
+    for (int64_t q = 0, i = 0; q < h.count; q++) {
+        const int64_t rows = h.height + (q < h.taller);
+        if (t->ahead) send_for(t, q * t->pieces / h.count, (q + 1) * t->pieces / h.count);
         const real *row[TILE_TALL];
         real *out[TILE_TALL];
-        if (a_at || c_at)
+        if (t->strips)
+            for (int64_t r = 0; r < rows; r++, c += c_row) {
+                row[r] = a + q * TILE_ROWS * t->k + r;
+                out[r] = c;
+            }
+        else if (a_at || c_at)
             for (int64_t r = 0; r < rows; r++) {
                 row[r] = t->a + (a_at ? a_at[i + r] : (i + r) * a_row);
                 out[r] = t->c + (c_at ? c_at[i + r] : (i + r) * c_row);
@@ -156,7 +178,7 @@ void K(tile_run)(const tile_panel *panel)
                 row[r] = a;
                 out[r] = c;
             }
-        tiles[width][rows - 1](t, row, out);
+        of_rows[rows - 1](t, row, out);
         i += rows;
     }
 }
@@ -228,35 +250,42 @@ void K(tile_pack)(real *dst, int vecs, const real *b, int64_t b_row, int64_t b_c
 }
 
 /* One strip from rows that are contiguous along p: blocks are turned over in registers and stored one step of p after the other. A store
- * reaches beyond its six elements; the next one, or the next strip, writes there again. */
-static int64_t copy_strip(real *dst, const real *a, int64_t a_row, int64_t k)
+ * reaches beyond its six elements, where the next one writes again; the last of a block do not. */
+static int64_t copy_strip(real *dst, const real *a, int64_t a_row, int64_t height, int64_t k)
 {
     enum { GROUPS = (TILE_ROWS + KLANES - 1) / KLANES };
     int64_t p = 0;
     for (; p + KLANES <= k; p += KLANES) {
         vec r[GROUPS][KLANES];
 #pragma GCC unroll 16
-        for (int i = 0; i < GROUPS * KLANES; i++) r[i / KLANES][i % KLANES] = i < TILE_ROWS ? vec_load(a + i * a_row + p) : (vec){ 0 };
+        for (int i = 0; i < GROUPS * KLANES; i++)
+            r[i / KLANES][i % KLANES] = i < TILE_ROWS && i < height ? vec_load(a + i * a_row + p) : (vec){ 0 };
 #pragma GCC unroll 3
         for (int g = 0; g < GROUPS; g++) vec_transpose(r[g]);
 #pragma GCC unroll 16
-        for (int q = 0; q < KLANES; q++)
+        for (int q = 0; q < KLANES; q++) {
+            real step[GROUPS * KLANES], *const to = dst + (p + q) * TILE_ROWS;
+            const bool exact = (KLANES - q) * TILE_ROWS < GROUPS * KLANES;
 #pragma GCC unroll 3
-            for (int g = 0; g < GROUPS; g++) vec_store(dst + (p + q) * TILE_ROWS + g * KLANES, r[g][q]);
+            for (int g = 0; g < GROUPS; g++) vec_store((exact ? step : to) + g * KLANES, r[g][q]);
+            if (exact) memcpy(to, step, TILE_ROWS * sizeof(real));
+        }
     }
     return p;
 }
 
-void K(tile_copy)(real *dst, const real *a, int64_t a_row, int64_t a_col, int64_t rows, int64_t k)
+void K(tile_copy)(real *dst, int64_t pitch, const real *a, int64_t a_row, int64_t a_col, int64_t rows, int64_t k)
 {
-    for (int64_t i = 0; i < rows; i += TILE_ROWS, dst += TILE_ROWS * k, a += TILE_ROWS * a_row) {
-        const int64_t height = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
+    const tile_heights h = tile_heights_of(rows, TILE_ROWS);
+    for (int64_t q = 0; q < h.count; q++, dst += pitch) {
+        const int64_t height = h.height + (q < h.taller);
         int64_t p = 0;
-        if (height == TILE_ROWS && a_col == 1)
-            p = copy_strip(dst, a, a_row, k);
+        if (a_col == 1)
+            p = copy_strip(dst, a, a_row, height, k);
         else if (height == TILE_ROWS && a_row == 1)
             for (; p < k; p++) memcpy(dst + p * TILE_ROWS, a + p * a_col, TILE_ROWS * sizeof(real));
         for (; p < k; p++)
             for (int64_t r = 0; r < height; r++) dst[p * TILE_ROWS + r] = a[r * a_row + p * a_col];
+        a += height * a_row;
     }
 }

@@ -42,7 +42,8 @@ typedef struct tile_panel {
     int64_t c_row;
     const real *bias; /* [cols] or NULL */
     bp_act act;
-    bool load; /* add to what C holds */
+    bool load;   /* add to what C holds */
+    bool strips; /* a is what tile_copy made; neither a_at nor c_at */
     /* What will be read next, sent for in the course of the panel: `pieces` of ahead_size bytes, ahead_row bytes apart. */
     const char *ahead;
     int64_t ahead_row, ahead_size, pieces;
@@ -57,14 +58,22 @@ int K(tile_vecs)(int64_t m, int64_t cols);
 /* dst[k][vecs * KLANES] = B[p][j] from b[p * b_row + j * b_col], columns from cols on zero. */
 void K(tile_pack)(real *dst, int vecs, const real *b, int64_t b_row, int64_t b_col, int64_t k, int64_t cols);
 
-/* Copies rows of A to strips: strip s holds rows 6s..6s+5, k after k. Row i then begins at tile_strips' a_at[i], off[p] is 6p.
- * dst has room for tile_copy_size elements. */
-static inline int64_t tile_copy_size(int64_t rows, int64_t k) { return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * k + KLANES; }
-void K(tile_copy)(real *dst, const real *a, int64_t a_row, int64_t a_col, int64_t rows, int64_t k);
-static inline void tile_strips(int64_t *a_at, int64_t rows, int64_t k)
+/* How rows are grouped into tiles of at most `most`: the first `taller` of them have one row more than the others. As equal in height as
+ * possible, for a remainder of one row would run at a third of the speed. */
+typedef struct tile_heights {
+    int64_t count, height, taller;
+} tile_heights;
+static inline tile_heights tile_heights_of(int64_t rows, int64_t most)
 {
-    for (int64_t i = 0; i < rows; i++) a_at[i] = i / TILE_ROWS * TILE_ROWS * k + i % TILE_ROWS;
+    const int64_t count = (rows + most - 1) / most, height = count ? rows / count : 0;
+    return (tile_heights){ count, height, rows - count * height };
 }
+
+/* Copies rows of A to strips, one for each tile of at most TILE_ROWS, k after k, TILE_ROWS elements each. A tile reads its strip as one
+ * stream; where a panel is narrower than a full tile, through off[p] = TILE_ROWS * p. A strip begins `pitch` elements after the one before:
+ * TILE_ROWS times the k of all, of which k here may be a piece. */
+static inline int64_t tile_copy_size(int64_t rows, int64_t k) { return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * k; }
+void K(tile_copy)(real *dst, int64_t pitch, const real *a, int64_t a_row, int64_t a_col, int64_t rows, int64_t k);
 
 static inline int64_t tile_k_pass(int64_t k) { return bp_pass(k); }
 

@@ -16,6 +16,9 @@ enum {
     SHORTEST_PART = 512,
     FEW_ROWS = 6,           /* that wait for memory more than they compute */
     WIDEST_OF_FEW = 2048,   /* several rows meet B in panels, pieces of its rows again: long rows gain nothing */
+    COPY_WORK = 16,         /* times BP_WORK_GRAIN: from here on copies for all tiles repay the wait for them */
+    MOST_COPIED = 1 << 24,  /* bytes of an operand that is copied once for all tiles */
+    COPY_DEPTH = 64,        /* of k, that a thread copies at a time */
     MASKED_BYTES = 1 << 17, /* of C: rows that stay in a cache until they are masked */
     LONG_PIECE = 4096,      /* of a row of B: such pieces are read as fast as whole rows, and more of them keep threads busy to the end */
 };
@@ -30,6 +33,8 @@ typedef struct job {
     int64_t size;         /* bytes of an element */
     char *partial;        /* [parts][m][n], with parts > 1 */
     int64_t masked_rows;  /* of a tile at a time */
+    char *copy[2];        /* of A and of B, one tile after the other; NULL: each tile makes its own or reads in place */
+    int64_t copy_pieces;  /* of k */
     char *scratch;
     size_t scratch_bytes, masked_bytes; /* per worker: all, and the masked rows at its beginning */
 } job;
@@ -98,6 +103,8 @@ static bp_gemm cut_out(const job *j, int64_t at, int64_t row, int64_t column, in
         g.c = (char *)g.c + (at * g.m * g.c_row + i * g.c_row + c) * j->size;
     }
     if (g.bias) g.bias = (const char *)g.bias + c * j->size;
+    if (j->copy[0]) g.a_copy = j->copy[0] + i * g.k * j->size;
+    if (j->copy[1]) g.b_copy = j->copy[1] + c * g.k * j->size;
     g.m = smaller(j->rows, g.m - i);
     g.beside = g.n - c - smaller(j->columns, g.n - c);
     g.n = smaller(j->columns, g.n - c);
@@ -138,6 +145,28 @@ static void run_chunk(void *arg, int64_t chunk, int worker)
         else
             j->kernels->gemm(&g, scratch);
     }
+}
+
+/* ---- copies for all tiles ---- */
+
+static void copy_chunk(void *arg, int64_t chunk, int worker)
+{
+    (void)worker;
+    const job *j = (const job *)arg;
+    const int64_t first = chunk % j->copy_pieces * COPY_DEPTH, tile = chunk / j->copy_pieces, of_a = j->copy[0] ? j->row_tiles : 0;
+    const bool right = tile >= of_a;
+    const bp_gemm g = right ? cut_out(j, 0, 0, tile - of_a, 0) : cut_out(j, 0, tile, 0, 0);
+    j->kernels->gemm_copy(&g, right, (void *)(uintptr_t)(right ? g.b_copy : g.a_copy), first, smaller(COPY_DEPTH, g.k - first));
+}
+
+/* Bytes of the copies that repay themselves: what tiles beside each other would copy of A, and tiles below each other of B. */
+static void size_copies(const job *j, size_t bytes[2])
+{
+    const bp_gemm *g = &j->product->one;
+    const bool pays = j->batch == 1 && j->parts == 1 && (double)g->m * (double)g->n * (double)g->k >= COPY_WORK * BP_WORK_GRAIN;
+    bytes[0] = pays && j->column_tiles > 1 && !j->product->mask ? j->kernels->gemm_copy_size(g, false) : 0;
+    bytes[1] = pays && j->row_tiles > 1 ? j->kernels->gemm_copy_size(g, true) : 0;
+    for (int i = 0; i < 2; i++) bytes[i] = bytes[i] > MOST_COPIED ? 0 : bp__lines(bytes[i]);
 }
 
 /* ---- few rows ---- */
@@ -296,10 +325,16 @@ bp_status bp__product(bp_ctx *ctx, const bp_product *product)
         j.masked_bytes = bp__lines((size_t)(first.m * first.n * j.size));
     }
     j.scratch_bytes = j.masked_bytes + bp__lines(j.kernels->gemm_scratch(&first));
-    size_t partial = j.parts > 1 ? (size_t)(j.parts * g->m * g->n * j.size) : 0;
-    j.scratch = (char *)bp__scratch(ctx, j.scratch_bytes * (size_t)bp_threads(ctx) + partial + 64);
+    const size_t partial = j.parts > 1 ? (size_t)(j.parts * g->m * g->n * j.size) : 0, own = j.scratch_bytes * (size_t)bp_threads(ctx);
+    size_t copies[2];
+    size_copies(&j, copies);
+    j.scratch = (char *)bp__scratch(ctx, own + partial + copies[0] + copies[1] + 64);
     if (!j.scratch) return BP_ENOMEM;
-    j.partial = j.scratch + j.scratch_bytes * (size_t)bp_threads(ctx);
+    j.partial = j.scratch + own;
+    if (copies[0]) j.copy[0] = j.scratch + own;
+    if (copies[1]) j.copy[1] = j.scratch + own + copies[0];
+    j.copy_pieces = divide_up(g->k, COPY_DEPTH);
+    bp_parallel(ctx, ((copies[0] ? j.row_tiles : 0) + (copies[1] ? j.column_tiles : 0)) * j.copy_pieces, copy_chunk, &j);
 
     bp__parallel_summing(ctx, product->sum, divide_up(j.batch, j.group) * j.row_tiles * j.column_tiles * j.parts, run_chunk, &j);
     if (j.parts == 1) return BP_OK;

@@ -135,11 +135,50 @@ static void *at(void *p, int64_t i) { return (char *)p + (size_t)i * real_size()
 
 static int small_products;
 
+/* Parts that share copies of the operands, made a few steps at a time and in any order, give the bits of the whole. */
+static int copies_made[2];
+static void test_copies(const bp_gemm *whole, const array *before, const array *c)
+{
+    array pieces = copy_of(before);
+    const int64_t rows = 12 * between(1, 1 + whole->m / 12), cols = 64 * between(1, 1 + whole->n / 64), depth = between(1, 100);
+    const size_t own = kernels->gemm_scratch(whole);
+    char *const scratch = scratch_of(own), *copy[2];
+    size_t bytes[2];
+    for (int right = 0; right < 2; right++) {
+        bytes[right] = chance(80) ? kernels->gemm_copy_size(whole, right) : 0;
+        copy[right] = scratch_of(bytes[right]);
+        copies_made[right] += bytes[right] > 0;
+    }
+    const int64_t size = (int64_t)real_size();
+    for (int pass = 0; pass < 2; pass++) /* make the copies, then multiply */
+        for (int64_t i = 0; i < whole->m; i += rows)
+            for (int64_t j = 0; j < whole->n; j += cols) {
+                bp_gemm part = *whole;
+                part.m = whole->m - i < rows ? whole->m - i : rows, part.n = whole->n - j < cols ? whole->n - j : cols;
+                part.a = at((void *)(uintptr_t)whole->a, i * whole->a_row), part.b = at((void *)(uintptr_t)whole->b, j * whole->b_col);
+                part.c = at(pieces.real, i * whole->c_row + j);
+                if (whole->bias) part.bias = at((void *)(uintptr_t)whole->bias, j);
+                char *const a_copy = copy[0] + i * whole->k * size, *const b_copy = copy[1] + j * whole->k * size;
+                for (int64_t p = (whole->k - 1) / depth * depth; p >= 0 && pass == 0; p -= depth) {
+                    const int64_t count = whole->k - p < depth ? whole->k - p : depth;
+                    if (bytes[0] && j == 0) kernels->gemm_copy(&part, false, a_copy, p, count);
+                    if (bytes[1] && i == 0) kernels->gemm_copy(&part, true, b_copy, p, count);
+                }
+                part.a_copy = bytes[0] ? a_copy : NULL, part.b_copy = bytes[1] ? b_copy : NULL;
+                if (pass == 1) kernels->gemm(&part, scratch);
+            }
+    check(same_bits(c, &pieces), "gemm %ldx%ldx%ld a %ld,%ld b %ld,%ld: parts of %ldx%ld with copies of%s%s differ", (long)whole->m,
+          (long)whole->k, (long)whole->n, (long)whole->a_row, (long)whole->a_col, (long)whole->b_row, (long)whole->b_col, (long)rows,
+          (long)cols, bytes[0] ? " a" : "", bytes[1] ? " b" : "");
+    scratch_drop(scratch, own), scratch_drop(copy[0], bytes[0]), scratch_drop(copy[1], bytes[1]);
+    drop(&pieces);
+}
+
 static void test_gemm(void)
 {
     const int64_t m = chance(8) ? between(190, 420) : size_up_to(150),
                   n = m == 1 && chance(40) ? between(200, 5000)
-                      : chance(20)         ? size_up_to(530)
+                      : chance(20)         ? size_up_to(800)
                                            : size_up_to(140),
                   k = chance(5)    ? 0
                       : chance(15) ? between(300, 900)
@@ -155,7 +194,7 @@ static void test_gemm(void)
     g.c_row = n + (chance(50) ? 0 : between(0, 5));
     array a = make((m - 1) * g.a_row + (k ? (k - 1) * g.a_col + 1 : 1)), b = make((k ? (k - 1) * g.b_row : 0) + (n - 1) * g.b_col + 1);
     array bias = make(n), c = make(m * g.c_row);
-    array pieces = copy_of(&c);
+    array pieces = copy_of(&c), before = copy_of(&c);
     const bool biased = chance(50);
 
     bp_gemm p = g;
@@ -183,8 +222,9 @@ static void test_gemm(void)
     }
     check(same_bits(&c, &pieces), "gemm %ldx%ldx%ld a %ld,%ld b %ld,%ld: bits depend on the cut", (long)m, (long)k, (long)n, (long)g.a_row,
           (long)g.a_col, (long)g.b_row, (long)g.b_col);
+    test_copies(&g, &before, &c);
     scratch_drop(scratch, bytes);
-    drop(&a), drop(&b), drop(&bias), drop(&c), drop(&pieces);
+    drop(&a), drop(&b), drop(&bias), drop(&c), drop(&pieces), drop(&before);
 }
 
 /* Small products, and single columns of any length, against one element at a time. */
@@ -540,11 +580,15 @@ static void test_table(const bp_kernels *table, bool is_f64, const char *name)
     const long before = passed + failed;
     state = 88172645463325252u;
     test_nan();
+    copies_made[0] = copies_made[1] = 0;
     for (int i = 0; i < 300; i++) test_gemm();
     small_products = 0;
     for (int i = 0; i < 1000; i++) test_gemm_small();
     check(small_products > 100, "%d of the products were small", small_products);
     for (int i = 0; i < 300; i++) test_outer_masked();
+
+    check(copies_made[0] > 3 && copies_made[1] > 10, "%d copies of A and %d of B were shared", copies_made[0], copies_made[1]);
+    state = 88172645463325252u; /* the shapes that follow do not depend on those before */
     planar_gathers = planar_sums = 0;
     for (int i = 0; i < 400; i++) test_conv2d();
     for (int i = 0; i < 300; i++) test_conv2d_across();

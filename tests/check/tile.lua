@@ -1,6 +1,7 @@
 --- Checks the machine code of the micro-kernel: lua5.4 tests/check/tile.lua BUILD_FOLDER
--- The innermost loop of every tile_<rows>x<vectors> must do rows * vectors multiply-adds and keep its accumulators in registers: no
--- vector goes to or comes from the stack. A compiler that breaks this makes products several times slower and nothing else shows it.
+-- The innermost loop of every tile_<rows>x<vectors> and strip_<rows>x<vectors> must do rows * vectors multiply-adds and keep its
+-- accumulators in registers: no vector goes to or comes from the stack. A compiler that breaks this makes products several times slower and
+-- nothing else shows it.
 
 local build = arg[1] or "build/release"
 local variants = { f64 = "mulpd", f32_baseline = "mulps", f32_avx2 = "vfmadd", f32_avx512 = "vfmadd" }
@@ -12,7 +13,7 @@ local function tiles(path)
   for line in pipe:lines() do
     local name = line:match "^%x+ <([%w_]+)>:"
     if name then
-      now = name:match "^tile_%dx%d$" and {} or nil
+      now = (name:match "^tile_%dx%d$" or name:match "^strip_%dx%d$") and {} or nil
       if now then found[name] = now end
     elseif now then
       local address, text = line:match "^%s*(%x+):%s+(.*)"
@@ -48,7 +49,7 @@ for variant, multiply in pairs(variants) do
   if file then
     file:close()
     for name, code in pairs(tiles(path)) do
-      local rows, vectors = name:match "tile_(%d)x(%d)"
+      local rows, vectors = name:match "_(%d)x(%d)"
       local found, stack = inner_loop(code, multiply), 0
       for _, text in ipairs(found and found.loop or {}) do
         if text:find "[xyz]mm" and (text:find "%(%%rsp" or text:find "%-0x%x+%(%%rbp") then stack = stack + 1 end
