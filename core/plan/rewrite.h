@@ -8,11 +8,12 @@
 static inline bool contiguous(const bp_meta *m)
 {
     int64_t s = 1;
+    bool gaps = false;
     for (int i = m->ndim - 1; i >= 0; i--) {
-        if (m->shape[i] != 1 && m->stride[i] != s) return false;
+        gaps |= m->shape[i] != 1 && m->stride[i] != s;
         s *= m->shape[i];
     }
-    return true;
+    return !gaps || s == 0;
 }
 
 static inline int64_t count(const bp_meta *m) { return bp_shape_count(m->ndim, m->shape); }

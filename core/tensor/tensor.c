@@ -199,12 +199,12 @@ void *bp_tensor_data(bp_tensor *t)
 bool bp_tensor_is_contiguous(const bp_tensor *t)
 {
     int64_t s = 1;
+    bool gaps = false;
     for (int i = t->m.ndim - 1; i >= 0; i--) {
-        if (t->m.shape[i] == 0) return true;
-        if (t->m.shape[i] != 1 && t->m.stride[i] != s) return false;
+        gaps |= t->m.shape[i] != 1 && t->m.stride[i] != s;
         s *= t->m.shape[i];
     }
-    return true;
+    return !gaps || s == 0;
 }
 
 /* What is disguised as s, or NULL. */

@@ -73,6 +73,16 @@ describe("plain arguments of a captured function", function()
     assert.equal(4, seen)
   end)
 
+  it("have no gaps where they have no elements, whatever their strides", function()
+    local step = bp.capture(function(a) return a * 2 end)
+    local stepped = bp.zeros(0, 6)[{ {}, { 1, 6, 2 } }]
+    assert.is_true(core.replayable(stepped))
+    for _, x in ipairs{ bp.zeros(0, 3), stepped, bp.zeros(0, 3), bp.zeros(3, 0):t() } do assert.same({ 0, 3 }, step(x):shape()) end
+    assert.equal(1, #step:plans())
+    local backwards = bp.capture(function(a) return a * 2 end)
+    for _, x in ipairs{ stepped, bp.zeros(0, 3) } do assert.same({ 0, 3 }, backwards(x):shape()) end
+  end)
+
   it("say what is wrong with them as they did before", function()
     local step = bp.capture(function(a) return a + 1 end)
     local x, out = bp.ones(3), bp.zeros(3)
