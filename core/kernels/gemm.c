@@ -68,7 +68,8 @@ size_t K(gemm_scratch)(const bp_gemm *whole)
     if (is_row(whole) || is_easy_column(whole)) return 0;
     const bp_gemm row = turned(whole), *g = is_column(whole) ? &row : whole;
     const int64_t k = g->k < TILE_K_MAX ? g->k : TILE_K_MAX;
-    const int64_t cols = g->n < TILE_COLS_MAX ? (g->n + KLANES - 1) / KLANES * KLANES : TILE_COLS_MAX;
+    const int64_t widest = g->n > g->m ? g->n : g->m; /* a part may be a column, which is turned */
+    const int64_t cols = widest < TILE_COLS_MAX ? (widest + KLANES - 1) / KLANES * KLANES : TILE_COLS_MAX;
     return (size_t)((may_copy_a(g) ? tile_copy_size(ROW_BLOCK, k) : 0) + k * cols) * sizeof(real);
 }
 

@@ -26,7 +26,8 @@ typedef enum bp_conv_direction { BP_CONV_FORWARD, BP_CONV_GRAD_INPUT, BP_CONV_GR
 /* Which way it goes, by shape alone: as a matrix product over all pixels (1x1, stride 1), else by Winograd's algorithm or directly. */
 static inline bool bp__conv_is_product(const bp_conv_shape *s) { return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1; }
 bool bp__conv_by_winograd(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d);
-/* Directly, with a lane for each image. The sum of an element runs over taps, then channels, as it does otherwise. */
+/* Directly, with a lane for each image. The sum of an element of y runs over taps, then channels, as it does otherwise; so does that of dx,
+ * where a smaller batch may go by spreading, which adds sums of taps. */
 bool bp__conv_across(const bp_kernels *kernels, const bp_convolution *c, bp_conv_direction d);
 
 /* So many images of a chunk, groups of as many as there are lanes, for at most so many chunks. */
